@@ -1,0 +1,55 @@
+"""Batching under a shared capacity, for teams that run Celery."""
+
+from .batch import Batch
+from .batcher import Batcher
+from .errors import (
+    BatcherError,
+    BatcherStoppedError,
+    BrokerUnavailableError,
+    BufferFullError,
+    ClaimExpiredError,
+    ConfigurationError,
+    EnqueueUncertainError,
+    ImproperOrderError,
+    InvalidCostError,
+    InvalidNameError,
+    NoOperationError,
+    NoWatcherError,
+    PayloadError,
+    StoreUnavailableError,
+    Throttled,
+    TooExpensiveError,
+    TooManyAttemptsError,
+)
+from .operation import Operation
+from .resources import ProvisionedResource
+from .status import Status
+from .watcher import Watcher
+
+__all__ = [
+    # what users make and get
+    "Batch",
+    "Batcher",
+    "Operation",
+    "ProvisionedResource",
+    "Status",
+    "Watcher",
+    # errors, as drawn in errors.py
+    "BatcherError",
+    "BatcherStoppedError",
+    "BrokerUnavailableError",
+    "BufferFullError",
+    "ClaimExpiredError",
+    "ConfigurationError",
+    "EnqueueUncertainError",
+    "ImproperOrderError",
+    "InvalidCostError",
+    "InvalidNameError",
+    "NoOperationError",
+    "NoWatcherError",
+    "PayloadError",
+    "StoreUnavailableError",
+    "Throttled",
+    "TooExpensiveError",
+    "TooManyAttemptsError",
+]

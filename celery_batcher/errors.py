@@ -1,0 +1,145 @@
+"""The errors of celery_batcher: one tree, each with the numbers that explain it.
+
+::
+
+    BatcherError
+      ConfigurationError (ValueError)      an option, a setting or a name of a setting is wrong
+      ImproperOrderError (RuntimeError)    a method was called at the wrong time
+      BatcherStoppedError (RuntimeError)   this process has stopped enqueuing
+      NoOperationError (TypeError)         enqueue was given something else than an operation
+      NoWatcherError (LookupError)         an operation names a watcher nobody registered
+      InvalidNameError (ValueError)        a name that a broker or a key cannot carry
+      InvalidCostError (ValueError)        a cost that is not an integer from 0 to 2**53 - 1
+      TooExpensiveError (ValueError)       a cost above the capacity: it could never run
+      TooManyAttemptsError (RuntimeError)  an operation that has used its attempts
+      PayloadError (TypeError)             a payload that cannot be serialised or is too large
+      BufferFullError (queue.Full)         the buffer is full
+      EnqueueUncertainError (ConnectionError)   published, or not: enqueue again with the id
+      StoreUnavailableError (ConnectionError)   the store did not answer
+      BrokerUnavailableError (ConnectionError)  the broker did not answer
+      ClaimExpiredError (TimeoutError)     the handler was too late; its outcome was refused
+    Throttled                              raised by handlers: the store asked for less
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+from datetime import timedelta
+
+
+class BatcherError(Exception):
+    """Base of every error that celery_batcher raises."""
+
+
+class ConfigurationError(BatcherError, ValueError):
+    """An option or a setting is missing, unknown or out of range."""
+
+
+class ImproperOrderError(BatcherError, RuntimeError):
+    """A method was called at a time at which it has no meaning."""
+
+
+class NoOperationError(BatcherError, TypeError):
+    """``Batcher.enqueue`` was given something that is not an operation."""
+
+
+class NoWatcherError(BatcherError, LookupError):
+    """No watcher of this name is registered with the batcher."""
+
+
+class InvalidNameError(BatcherError, ValueError):
+    """A name contains characters that a broker's queue or a store's key cannot carry."""
+
+
+class InvalidCostError(BatcherError, ValueError):
+    """A cost is not an integer from 0 to 2**53 - 1."""
+
+
+class TooExpensiveError(BatcherError, ValueError):
+    """The cost of an operation is above the capacity, so that it could never be released."""
+
+    def __init__(self, message: str, *, cost: int, capacity: int) -> None:
+        super().__init__(message)
+        self.cost = cost
+        self.capacity = capacity
+
+
+class TooManyAttemptsError(BatcherError, RuntimeError):
+    """An operation has used all its attempts."""
+
+    def __init__(self, message: str, *, attempt: int, max_attempts: int) -> None:
+        super().__init__(message)
+        self.attempt = attempt
+        self.max_attempts = max_attempts
+
+
+class PayloadError(BatcherError, TypeError):
+    """A payload cannot be serialised, or is larger than an operation may be."""
+
+
+class EnqueueError(BatcherError):
+    """Base of the errors that can end an ``enqueue_many`` half-way.
+
+    ``enqueued`` is the number of operations that were enqueued before the error.
+    """
+
+    enqueued: int = 0
+
+
+class BatcherStoppedError(EnqueueError, RuntimeError):
+    """The batcher was stopped in this process and takes no more operations here."""
+
+
+class BufferFullError(EnqueueError, queue.Full):
+    """The buffer held ``size`` operations of at most ``limit`` for longer than the time-out."""
+
+    def __init__(self, message: str, *, size: int, limit: int) -> None:
+        super().__init__(message)
+        self.size = size
+        self.limit = limit
+
+
+class EnqueueUncertainError(EnqueueError, ConnectionError):
+    """The connection broke while publishing: the broker may or may not have the message.
+
+    Enqueuing again with ``id=error.id`` is safe: while the operation lives it is taken once. In
+    `enqueue_many` the ``uncertain`` payloads behind the first ``enqueued`` are in doubt: enqueue
+    them again if you gave them ids; without, some may run twice.
+    """
+
+    def __init__(self, message: str, *, id: str) -> None:
+        super().__init__(message)
+        self.id = id
+        self.uncertain = 1
+
+
+class StoreUnavailableError(EnqueueError, ConnectionError):
+    """The store did not answer; nothing was changed, or what was changed will be repaired."""
+
+
+class BrokerUnavailableError(EnqueueError, ConnectionError):
+    """The broker did not answer; nothing was enqueued."""
+
+
+class ClaimExpiredError(BatcherError, TimeoutError):
+    """A handler settled after its claim had ended; the operations have been given to others."""
+
+
+class Throttled(Exception):  # noqa: N818 - raised by handlers as a signal, not an error of ours
+    """Raised by a handler whose datastore asked for less: gives undecided operations back.
+
+    Args:
+        retry_after: seconds for which nothing of the resource starts, in the whole fleet; a
+            number, a timedelta, or the text of a Retry-After header in seconds. None: 1 s.
+
+    Raises:
+        ValueError: the text is no number.
+    """
+
+    def __init__(self, retry_after: float | timedelta | str | None = None) -> None:
+        super().__init__(f"throttled, retry after {retry_after} s")
+        if isinstance(retry_after, timedelta):
+            retry_after = retry_after.total_seconds()
+        seconds = None if retry_after is None else float(retry_after)
+        self.retry_after = seconds if seconds is not None and math.isfinite(seconds) else None

@@ -1,0 +1,85 @@
+"""An operation: one unit of work with a cost."""
+
+from __future__ import annotations
+
+import os
+from enum import IntEnum
+from itertools import count
+from typing import Any, NamedTuple
+
+from .errors import InvalidCostError
+
+MAX_COST = 2**53 - 1
+"""The largest cost: what a double, and so a Lua script, holds exactly."""
+
+
+class Priority(IntEnum):
+    """The order in which a watcher's operations are released; its value is on the wire."""
+
+    high = 0
+    normal = 1
+    backfill = 2
+
+
+class Operation(NamedTuple):
+    """One unit of work, as its producer made it and as its handler gets it.
+
+    Attributes:
+        id: unique in the batcher; the producer's own, or made by `new_id`.
+        watcher: name of the watcher that handles it.
+        cost: units of capacity it takes, an integer from 0 to 2**53 - 1.
+        payload: what the handler needs; anything the serializer can carry.
+        attempt: 1 in the first try.
+        batchable: False keeps it alone in a batch.
+        key: orders operations and shares fairly between keys; None is a key of its own.
+        priority: ``high``, ``normal`` or ``backfill``.
+    """
+
+    id: str
+    watcher: str
+    cost: int
+    payload: Any
+    attempt: int = 1
+    batchable: bool = True
+    key: str | None = None
+    priority: str = "normal"
+
+
+class IdFactory:
+    """Ids that are unique in the fleet: 64 random bits per process, then a count.
+
+    A forked child draws new random bits, so that it never repeats its parent's ids.
+    """
+
+    def __init__(self) -> None:
+        self._renew()
+        os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        self._prefix = os.urandom(8).hex()
+        self._count = count()
+
+    def __call__(self) -> str:
+        return f"{self._prefix}{next(self._count):08x}"
+
+
+new_id = IdFactory()
+
+
+def check_cost(cost: object) -> int:
+    """Return the cost if it is one.
+
+    Raises:
+        InvalidCostError: it is negative, fractional, not a number, or above 2**53 - 1.
+    """
+    if type(cost) is int and 0 <= cost <= MAX_COST:
+        return cost
+    if isinstance(cost, float):
+        raise InvalidCostError(f"cost {cost!r} is a float: costs are integers, round it up")
+    if isinstance(cost, bool) or not isinstance(cost, int):
+        raise InvalidCostError(f"cost {cost!r} is a {type(cost).__name__}: costs are integers")
+    if cost < 0:
+        raise InvalidCostError(f"cost {cost} is negative: costs start at 0")
+    if cost > MAX_COST:
+        raise InvalidCostError(f"cost {cost} is above {MAX_COST} (2**53 - 1), the largest cost")
+    return int(cost)

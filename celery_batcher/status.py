@@ -1,0 +1,122 @@
+"""What `Batcher.status` returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .store.base import Counts, SetAside
+
+
+@dataclass(frozen=True, slots=True)
+class LastFlush:
+    """The newest flush of this process: when (ms since 1970), what it released, why it stopped."""
+
+    at_ms: int
+    batches: int
+    operations: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WatcherStatus:
+    """A watcher's row. ``next_age`` is the age of its next operation, in seconds."""
+
+    name: str
+    waiting: int
+    waiting_cost: int
+    open_batches: int
+    running_batches: int
+    dead: int
+    on_probe: bool
+    next_age: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The state of a batcher, all of one moment. Operations are counted, costs are summed.
+
+    Attributes:
+        phase: ``flushing`` (a turn is held), ``paused`` or ``idle`` (nobody flushes).
+        paused_for: seconds that a pause still lasts; None: until resumed; 0: not paused.
+        admitted: in the books and not yet in the index: about to be published, or in a lane.
+        waiting: in the index.
+        released: in a batch that no worker has claimed.
+        running: in a batch that a worker has.
+        oldest_age: seconds since the oldest of the watchers' next operations was enqueued.
+        capacity, held: of the resource; None without one.
+        set_aside: messages that could not be read; `set_aside_messages` has the oldest ten.
+        last_flush: of this process only.
+    """
+
+    name: str
+    phase: str
+    paused_for: float | None
+    admitted: int
+    admitted_cost: int
+    waiting: int
+    waiting_cost: int
+    released: int
+    released_cost: int
+    running: int
+    running_cost: int
+    done: int
+    dead: int
+    dead_cost: int
+    expired_batches: int
+    oldest_age: float | None
+    capacity: int | None
+    held: int | None
+    watchers: tuple[WatcherStatus, ...]
+    set_aside: int
+    set_aside_messages: tuple[SetAside, ...]
+    last_flush: LastFlush | None
+
+
+def status_of(
+    name: str,
+    counts: Counts,
+    set_aside: tuple[SetAside, ...],
+    last_flush: LastFlush | None,
+    *,
+    limited: bool,
+) -> Status:
+    """The status that counts amount to."""
+    watchers = tuple(
+        WatcherStatus(
+            name=row.name,
+            waiting=row.waiting,
+            waiting_cost=row.waiting_cost,
+            open_batches=row.open_batches,
+            running_batches=row.running_batches,
+            dead=row.dead,
+            on_probe=row.on_probe,
+            next_age=None if row.next_age_ms is None else row.next_age_ms / 1000,
+        )
+        for row in counts.watchers
+    )
+    ages = [row.next_age for row in watchers if row.next_age is not None]
+    phase = "paused" if counts.paused_ms else "flushing" if counts.turn_ms else "idle"
+    return Status(
+        name=name,
+        phase=phase,
+        paused_for=None if counts.paused_ms == -1 else counts.paused_ms / 1000,
+        admitted=counts.admitted,
+        admitted_cost=counts.admitted_cost,
+        waiting=counts.waiting,
+        waiting_cost=counts.waiting_cost,
+        released=counts.open,
+        released_cost=counts.open_cost,
+        running=counts.running,
+        running_cost=counts.running_cost,
+        done=counts.done,
+        dead=counts.dead,
+        dead_cost=counts.dead_cost,
+        expired_batches=counts.expired_batches,
+        oldest_age=max(ages, default=None),
+        capacity=counts.capacity if limited else None,
+        held=counts.held if limited else None,
+        watchers=watchers,
+        set_aside=counts.set_aside,
+        set_aside_messages=set_aside,
+        last_flush=last_flush,
+    )
