@@ -1,0 +1,201 @@
+"""From payloads to entries, and from entries to messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from . import wire
+from .clock import Clock
+from .errors import ConfigurationError, TooExpensiveError
+from .operation import MAX_COST, Operation, Priority, check_cost, new_id
+from .publishers.base import Outgoing
+from .store.base import Admission
+
+PACK = 500
+"""Operations of a message that `Watcher.enqueue_many` packs, by default."""
+_PACK_BYTES = 256 * 1024
+_PIPELINE = 500
+_PIPELINE_BYTES = 1024 * 1024
+
+Encoded = tuple[int, bytes, str]
+"""Cost, entry and id of an operation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """Encodes operations of one watcher.
+
+    ``most`` is the highest cost that can ever run, None without a limit.
+    """
+
+    watcher: str
+    serializer: str
+    most: int | None
+    clock: Clock
+
+    def check(self, cost: object) -> int:
+        """The cost, if the operation could ever run.
+
+        Raises:
+            InvalidCostError: it is no cost.
+            TooExpensiveError: it is above the capacity.
+        """
+        checked = check_cost(cost)
+        if self.most is not None and checked > self.most:
+            raise TooExpensiveError(
+                f"an operation of {self.watcher} costs {checked}, and the capacity is "
+                f"{self.most}: it could never run. Split it, or raise the capacity",
+                cost=checked,
+                capacity=self.most,
+            )
+        return checked
+
+    def one(self, operation: Operation) -> bytes:
+        """The entry of an operation, whose id will be registered."""
+        keyed = operation.key is not None
+        if type(operation.attempt) is not int or not 1 <= operation.attempt <= wire.MAX_ATTEMPT:
+            raise ConfigurationError(
+                f"attempt {operation.attempt!r}: an integer from 1 to {wire.MAX_ATTEMPT}"
+            )
+        return wire.encode_entry(
+            check_text(operation.id, "id", wire.MAX_ID),
+            self.check(operation.cost),
+            wire.encode_payload(operation.payload, self.serializer),
+            self.serializer.encode(),
+            wire.flags_of(batchable=operation.batchable, registered=True, keyed=keyed),
+            check_priority(operation.priority),
+            check_text(operation.key, "key", wire.MAX_KEY) if keyed else b"",
+            operation.attempt,
+            self.clock.now_ms(),
+        )
+
+    def many(self, payloads: Iterable[Any], of: Attributes) -> Iterator[Encoded]:
+        """The entries of payloads."""
+        most = MAX_COST if self.most is None else self.most
+        serializer, name = self.serializer, self.serializer.encode()
+        registered = of.id is not None
+        now_ms, encode_payload, encode_entry = (
+            self.clock.now_ms,
+            wire.encode_payload,
+            wire.encode_entry,
+        )
+        flags_of, check_key, check_id = wire.flags_of, _key_bytes, wire.MAX_ID
+        constant = of.constant()
+        flags, priority, key = constant or (0, 0, b"")
+        cost: Any = of.cost
+        for payload in payloads:
+            if callable(of.cost):
+                cost = of.cost(payload)
+            if type(cost) is not int or not 0 <= cost <= most:
+                cost = self.check(cost)
+            if constant is None:
+                text, word, batchable = of.of(payload)
+                key, priority = check_key(text), check_priority(word)
+                flags = flags_of(batchable=batchable, registered=registered, keyed=text is not None)
+            id = new_id() if of.id is None else of.id(payload)
+            raw_id = check_text(id, "id", check_id) if registered else id.encode()
+            entry = encode_entry(
+                raw_id,
+                cost,
+                encode_payload(payload, serializer),
+                name,
+                flags,
+                priority,
+                key,
+                1,
+                now_ms(),
+            )
+            yield cost, entry, id
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What `Watcher.enqueue_many` was given: one value for all, or functions of the payload."""
+
+    cost: int | Callable[[Any], int]
+    key: str | Callable[[Any], str | None] | None
+    priority: str | Callable[[Any], str]
+    batchable: bool | Callable[[Any], bool]
+    id: Callable[[Any], str] | None
+
+    def of(self, payload: Any) -> tuple[str | None, str, bool]:
+        """Key, priority and batchable of a payload."""
+        return (
+            self.key(payload) if callable(self.key) else self.key,
+            self.priority(payload) if callable(self.priority) else self.priority,
+            bool(self.batchable(payload) if callable(self.batchable) else self.batchable),
+        )
+
+    def constant(self) -> tuple[int, Priority, bytes] | None:
+        """Flags, priority and key, if they are the same for all payloads."""
+        if callable(self.key) or callable(self.priority) or callable(self.batchable):
+            return None
+        keyed, registered = self.key is not None, self.id is not None
+        flags = wire.flags_of(batchable=bool(self.batchable), registered=registered, keyed=keyed)
+        return flags, check_priority(self.priority), _key_bytes(self.key)
+
+
+def check_priority(priority: object) -> Priority:
+    """The priority of this name.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    if isinstance(priority, str) and priority in wire.PRIORITIES:
+        return Priority[priority]
+    raise ConfigurationError(f"priority {priority!r}: one of {', '.join(wire.PRIORITIES)}")
+
+
+def check_text(value: object, what: str, most: int) -> bytes:
+    """The bytes of an id or key.
+
+    Raises:
+        ConfigurationError: it is no text, empty, or too long.
+    """
+    if isinstance(value, str):
+        data = value.encode(errors="replace")
+        if 0 < len(data) <= most:
+            return data
+    raise ConfigurationError(f"{what} {value!r}: text of 1 to {most} bytes is allowed")
+
+
+def _key_bytes(key: object) -> bytes:
+    return b"" if key is None else check_text(key, "key", wire.MAX_KEY)
+
+
+def pipelines(watcher: str, entries: Iterable[Encoded], pack: int) -> Iterator[list[Outgoing]]:
+    """Messages of up to ``pack`` entries, in the portions that one call publishes."""
+    messages: list[Outgoing] = []
+    operations = size = 0
+    for message in _messages(watcher, entries, pack):
+        messages.append(message)
+        operations += message.admission.operations
+        size += len(message.entries)
+        if operations >= _PIPELINE or size >= _PIPELINE_BYTES:
+            yield messages
+            messages, operations, size = [], 0, 0
+    if messages:
+        yield messages
+
+
+def _messages(watcher: str, entries: Iterable[Encoded], pack: int) -> Iterator[Outgoing]:
+    packed: list[bytes] = []
+    size = total = 0
+    for cost, entry, _ in entries:
+        if packed and (size + len(entry) > _PACK_BYTES or total + cost > MAX_COST):
+            yield _message(new_id(), watcher, packed, total)
+            packed, size, total = [], 0, 0
+        packed.append(entry)
+        size += len(entry)
+        total += cost
+        if len(packed) >= pack:
+            yield _message(new_id(), watcher, packed, total)
+            packed, size, total = [], 0, 0
+    if packed:
+        yield _message(new_id(), watcher, packed, total)
+
+
+def _message(id: str, watcher: str, packed: list[bytes], cost: int) -> Outgoing:
+    return Outgoing(Admission(id, watcher, len(packed), cost), b"".join(packed))
