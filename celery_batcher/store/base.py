@@ -1,0 +1,315 @@
+"""The protocol of a store, and the values that cross it.
+
+A store keeps the shared state of one batcher: books of what was admitted, the index, the ledger
+of batches, and the holds of its resource. Each method is one act: it happens whole or not at all,
+changes data, index and counters together, and may run twice with the same arguments: the second
+time it has no effect, and answers what the first did or that there was nothing left to do. Times
+are whole milliseconds of the store's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class WatcherOptions:
+    """What the store must know of a watcher to release its batches."""
+
+    name: str
+    max_batch_size: int = 500
+    max_attempts: int = 3
+    max_concurrent_batches: int = 0
+    weight: int = 1
+    batch_by_key: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds the batches of one batcher."""
+
+    capacity: int | None = None
+    window_ms: int = 1000
+    grace_ms: int = 10
+    flush_ms: int = 100
+    max_open_batches: int = 256
+    max_concurrent_batches: int = 0
+    claim_grace_ms: int = 1000
+    outage_ms: int = 2500
+
+    @property
+    def hold_ms(self) -> int:
+        """How long a hold lasts after the claim."""
+        return self.window_ms + self.grace_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A message about to be published: its id, watcher, operations and their cost."""
+
+    id: str
+    watcher: str
+    operations: int
+    cost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """How many of the messages were admitted, and the operations now in the buffer.
+
+    ``too_dear``: the sum of all costs would have passed 2**53 - 1.
+    """
+
+    messages: int
+    buffered: int
+    too_dear: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The answer to whoever asks for the turn."""
+
+    mine: bool
+    wanted_ms: int = 0
+    wakes: int = 0
+    waiting: int = 0
+    lanes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A message of a watcher's lane on its way into the index.
+
+    ``lease`` names it among the leases of this database, or is "" when the lane is elsewhere.
+    ``fault`` is the reason to set it aside, or "".
+    """
+
+    id: str
+    watcher: str
+    entries: bytes
+    lease: str = ""
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """What became of arrivals; ``lost`` when the turn was another's and nothing was done."""
+
+    operations: int = 0
+    duplicates: int = 0
+    set_aside: int = 0
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A batch in the ledger."""
+
+    id: str
+    watcher: str
+    operations: int
+    cost: int
+    trigger: str
+    oldest_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why nothing was released, and when to ask again (milliseconds; -1: when something changes).
+
+    Reasons: ``lost`` (another has the turn), ``empty``, ``capacity``, ``credit``, ``open``,
+    ``concurrency``, ``paused``, ``closed``, ``guard`` (the store was restarted).
+    """
+
+    reason: str
+    wait_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The answer to a claim: ``claimed``, ``wait``, ``taken``, ``gone`` or ``recalled``."""
+
+    state: str
+    entries: bytes = b""
+    remaining_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """A batch that went back to the index."""
+
+    id: str
+    watcher: str
+    operations: int
+
+
+@dataclass(frozen=True, slots=True)
+class WatcherCounts:
+    """A watcher's row of `Counts`."""
+
+    name: str
+    waiting: int = 0
+    waiting_cost: int = 0
+    open_batches: int = 0
+    running_batches: int = 0
+    dead: int = 0
+    on_probe: bool = False
+    next_age_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The numbers of a batcher, all of one moment. Costs are of operations, not of holds."""
+
+    now_ms: int = 0
+    admitted: int = 0
+    admitted_cost: int = 0
+    admitted_messages: int = 0
+    waiting: int = 0
+    waiting_cost: int = 0
+    open: int = 0
+    open_cost: int = 0
+    open_batches: int = 0
+    running: int = 0
+    running_cost: int = 0
+    running_batches: int = 0
+    done: int = 0
+    dead: int = 0
+    dead_cost: int = 0
+    expired_batches: int = 0
+    set_aside: int = 0
+    paused_ms: int = 0
+    turn_ms: int = 0
+    capacity: int | None = None
+    held: int = 0
+    watchers: tuple[WatcherCounts, ...] = field(default_factory=tuple)
+
+    @property
+    def buffered(self) -> int:
+        """Operations not yet released."""
+        return self.admitted + self.waiting
+
+    @property
+    def unsettled_cost(self) -> int:
+        """Cost of operations neither done nor dead."""
+        return self.admitted_cost + self.waiting_cost + self.open_cost + self.running_cost
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A message that could not be read: when, which watcher's lane, why, and its bytes."""
+
+    at_ms: int
+    watcher: str
+    reason: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """An operation that used its attempts: when, why, and its entry."""
+
+    at_ms: int
+    reason: str
+    entry: bytes
+
+
+class Store(Protocol):
+    """Where the shared state of one batcher lives."""
+
+    @property
+    def url(self) -> str:
+        """Where it is, without passwords."""
+
+    def configure(self, limits: Limits, watchers: Sequence[WatcherOptions]) -> int | None:
+        """Write options as the code has them; return the capacity that stood before."""
+
+    # Producers
+
+    def admit(self, admissions: Sequence[Admission], buffer_size: int) -> Admitted:
+        """Enter messages in the books, in order, as many as the buffer has room for."""
+
+    def withdraw(self, ids: Sequence[str]) -> int:
+        """Undo admissions of messages that were certainly not published."""
+
+    def repeat(self, id: str) -> bool:
+        """Whether a message whose publishing broke off must be published again.
+
+        False when it has arrived. Otherwise it is published again under the same id, and of two
+        that arrive the second is dropped.
+        """
+
+    # The turn
+
+    def want(self, ms: int, *, wake: bool = False) -> int:
+        """Note that flushing is wanted; return how long the present turn lasts, 0: none."""
+
+    def take_turn(self, token: str, ms: int, *, keep: bool = False) -> Turn:
+        """Take the turn if it is free, or (``keep``) only lengthen one's own."""
+
+    def leave_turn(self, token: str) -> bool:
+        """Give the turn back."""
+
+    # Intake
+
+    def stage(self, token: str, arrivals: Sequence[Arrival], leases: str) -> Staged:
+        """Move messages into the index, each once; ``leases`` names their leases' hash."""
+
+    def forget(self, ids: Sequence[str]) -> int:
+        """Forget messages whose acknowledgement has arrived; return how many are noted."""
+
+    def idle(self, watchers: Sequence[str]) -> int:
+        """Unmark lanes that were seen empty, unless the books expect a message; return how many."""
+
+    def void(self, ms: int, most: int) -> int:
+        """Void admissions whose lane was seen empty ``ms`` after they were made, a step a call."""
+
+    # Batches
+
+    def release(self, token: str, id: str, limits: Limits) -> Released | Refused:
+        """Release one batch under this id, if everything allows it."""
+
+    def published(self, ids: Sequence[str]) -> int:
+        """Note that the tasks of batches were published; return how many are unclaimed."""
+
+    def offer(self, token: str, most: int) -> list[Released]:
+        """Unclaimed batches whose task is due to be published (again)."""
+
+    def claim(self, id: str, nonce: str, limits: Limits, ms: int) -> Claim:
+        """Take a batch for a handler that has ``ms`` until its deadline."""
+
+    def renew(self, id: str, nonce: str, limits: Limits, renewal: str) -> bool:
+        """Start the hold anew; False when it or the claim has ended."""
+
+    def settle(
+        self, id: str, nonce: str, outcomes: str, reason: str, forget: Sequence[str]
+    ) -> bool:
+        """Record outcomes, a character per operation or one for all; False: the claim had ended.
+
+        ``d`` done, ``r`` again with one attempt more, ``g`` back to its place, ``x`` dead.
+        """
+
+    def expire(self, token: str, limits: Limits, reason: str, most: int) -> list[TakenBack]:
+        """Take back batches whose deadline has passed; the attempt counts."""
+
+    def probe(self, token: str, ms: int, most: int) -> list[TakenBack]:
+        """Recall batches of watchers that claimed nothing for ``ms``, and put these on probe."""
+
+    # Operators
+
+    def pause(self, ms: int) -> bool:
+        """Pause for ``ms``, until resumed (-1), or resume (0); True when that changed anything."""
+
+    def shut(self, ms: int) -> bool:
+        """Close the resource for the whole fleet; True when that made it longer."""
+
+    def counts(self) -> Counts:
+        """The numbers of this moment."""
+
+    def set_asides(self, most: int) -> list[SetAside]:
+        """The oldest set-aside messages."""
+
+    def dead(self, watcher: str, most: int) -> list[Dead]:
+        """The oldest dead operations of a watcher."""

@@ -1,0 +1,67 @@
+"""Every key of the Redis store is built here.
+
+All keys of a resource and its batchers carry the tag ``{resource}``, so that a script may touch
+them together in a cluster. With ``B = <prefix>{resource}:<batcher>:``
+
+=========================== ====== ====================================================
+key                         type   what it holds, and who writes it
+=========================== ====== ====================================================
+<prefix>{resource}:res      hash   capacity, held, open, credit, the head in need, run id
+<prefix>{resource}:ends     zset   a row per millisecond in which holds end: claim, renew
+<prefix>{resource}:costs    hash   the cost of each of these rows
+B meta                      hash   counters, turn, pause, sequence, virtual time
+B ring                      zset   watchers that may release, by virtual time
+B open                      zset   unclaimed batches by time of release
+B claimed                   zset   claimed batches by deadline
+B offers                    zset   unclaimed batches by time of their next publication
+B settled                   zset   claims of the last minute that settled: a repeat succeeds
+B admitted                  hash   messages in the books: ``operations:cost:ms:watcher``
+B lanes                     set    lanes that may have messages: admit adds, idle removes
+B ids                       set    ids of live operations that are registered
+B noted                     zset   messages staged whose acknowledgement is not known
+B repeated                  zset   messages published again: the second to arrive is dropped
+B aside                     list   set-aside messages, with time, lane and reason
+B watchers                  set    names of all watchers ever seen
+B w:<watcher>               hash   options, counters, virtual times of its keys
+B k:<watcher>:<prio>        zset   its keys by virtual time
+B q:<watcher>:<prio>:<key>  list   stored entries in sequence
+B r:<watcher>:<prio>:<key>  zset   stored entries that came back, by sequence
+B batch:<id>                hash   an open or claimed batch
+B entries:<id>              string its stored entries, end to end
+B dead:<watcher>            list   dead operations: time, reason, stored entry
+=========================== ====== ====================================================
+
+None of them expires: what they hold is somebody's data, or is removed with it.
+"""
+
+from __future__ import annotations
+
+SHARED = ("res", "ends", "costs")
+OWN = (
+    "meta",
+    "ring",
+    "open",
+    "claimed",
+    "offers",
+    "settled",
+    "admitted",
+    "lanes",
+    "ids",
+    "noted",
+    "aside",
+    "watchers",
+    "repeated",
+)
+
+
+class Keys:
+    """The keys of one batcher on one resource."""
+
+    def __init__(self, prefix: str, resource: str, batcher: str) -> None:
+        shared = f"{prefix}{{{resource}}}:"
+        self.base = f"{shared}{batcher}:"
+        self.fixed = [shared + name for name in SHARED] + [self.base + name for name in OWN]
+
+    def __getitem__(self, name: str) -> str:
+        """The key of this name in the batcher's own part of the table."""
+        return self.base + name

@@ -1,0 +1,30 @@
+-- Enter messages in the books before they are published: as many as the buffer has room for, and
+-- as the sum of all costs stays below 2^53, which a double holds exactly.
+-- ARGV 3 buffer_size, 4 messages as JSON: [[id, watcher, operations, cost], ...]
+-- Returns the number of messages admitted, of operations in the buffer, and 1 when it was the cost
+-- that did not fit. O(messages)
+-- @include header index
+local buffered = num(META, 'admitted') + num(META, 'waiting')
+local room, headroom = tonumber(ARGV[3]) - buffered, 2 ^ 53 - 1
+for _, state in ipairs({ 'admitted', 'waiting', 'open', 'running' }) do
+  headroom = headroom - num(META, state .. '_cost')
+end
+local admitted, operations, total, too_dear, lanes = 0, 0, 0, 0, {}
+for _, message in ipairs(cjson.decode(ARGV[4])) do
+  local id, w, n, cost = unpack(message)
+  if call('HEXISTS', ADMITTED, id) == 0 then
+    if total + cost > headroom then too_dear = 1 break end
+    if operations + n > room then break end
+    call('HSET', ADMITTED, id, text(n) .. ':' .. text(cost) .. ':' .. text(now) .. ':' .. w)
+    lanes[w] = (lanes[w] or 0) + 1
+    operations, total = operations + n, total + cost
+  end
+  admitted = admitted + 1
+end
+for w, messages in pairs(lanes) do
+  call('SADD', LANES, w)
+  add(watcher_key(w), 'admitted', messages)
+end
+add(META, 'admitted', operations)
+add(META, 'admitted_cost', total)
+return { admitted, buffered + operations, too_dear }

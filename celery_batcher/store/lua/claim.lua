@@ -1,0 +1,52 @@
+-- A worker takes a batch: once, and only while its cost fits what has started in the last window.
+-- ARGV 3 id, 4 nonce of the claim, 5 hold_ms (window + grace), 6 milliseconds until the deadline
+-- Returns {'claimed', entries laid end to end, milliseconds until the deadline},
+--      {'wait' | 'taken' | 'gone' | 'recalled'}. O(1)
+-- @include header holds gate index putback
+local id, nonce, hold_ms = ARGV[3], ARGV[4], longest_hold(ARGV[5])
+local b = read_batch(id)
+if not b then return { 'gone' } end
+
+local function claimed(deadline)
+  return { 'claimed', call('GET', entries_key(id)), deadline - now }
+end
+if b.state == 'claimed' then
+  if b.nonce ~= nonce then return { 'taken' } end
+  return claimed(tonumber(b.deadline))
+end
+
+local cost, limited = tonumber(b.cost), b.held == '1'
+local blocked = gate()
+if limited and not blocked then
+  lapse(hold_ms)
+  local capacity = num(RES, 'capacity')
+  if cost > capacity then
+    close_batch(id, b, 'g', '')
+    return { 'recalled' }
+  end
+  blocked = guard(hold_ms) > 0 or num(RES, 'held') + cost > capacity
+end
+if blocked then
+  call('ZADD', OFFERS, 'XX', now, id)
+  return { 'wait' }
+end
+
+local deadline = now + tonumber(ARGV[6])
+call('HSET', batch_key(id), 'state', 'claimed', 'nonce', nonce, 'deadline', deadline)
+if limited then
+  hold_until(now + hold_ms, cost)
+  add(RES, 'open', -cost)
+  call('HSET', batch_key(id), 'ends', now + hold_ms)
+end
+call('ZREM', OPEN, id)
+call('ZREM', OFFERS, id)
+call('ZADD', CLAIMED, deadline, id)
+local n = tonumber(b.n)
+for name, by in pairs({ open_batches = -1, open = -n, open_cost = -cost, running_batches = 1,
+  running = n, running_cost = cost }) do
+  add(META, name, by)
+end
+for name, by in pairs({ on = -1, oc = -cost, cn = 1 }) do add(watcher_key(b.watcher), name, by) end
+call('HSET', watcher_key(b.watcher), 'probe', 0)
+reindex(b.watcher)
+return claimed(deadline)

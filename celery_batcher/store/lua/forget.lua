@@ -1,0 +1,8 @@
+-- Forget ids of messages whose acknowledgement has arrived at the broker, and ids of a day ago.
+-- ARGV 3.. ids of messages. Returns how many ids are still noted. O(messages)
+-- @include header
+if #ARGV > 2 then call('ZREM', NOTED, unpack(ARGV, 3)) end
+for _, id in ipairs(call('ZRANGEBYSCORE', NOTED, '-inf', now - 86400000, 'LIMIT', 0, 1000)) do
+  call('ZREM', NOTED, id)
+end
+return call('ZCARD', NOTED)

@@ -1,0 +1,19 @@
+-- Messages leave the books: they arrived, or they were never published. The counters change once,
+-- in `close_books`.
+local books = { n = 0, cost = 0, messages = {}, count = 0 }
+
+local function discharge(id)
+  local record = call('HGET', ADMITTED, id)
+  if not record then return end
+  local n, cost, w = string.match(record, '^(%d+):(%d+):%d+:(.*)$')
+  call('HDEL', ADMITTED, id)
+  books.n, books.cost, books.count = books.n + n, books.cost + cost, books.count + 1
+  books.messages[w] = (books.messages[w] or 0) + 1
+end
+
+local function close_books()
+  add(META, 'admitted', -books.n)
+  add(META, 'admitted_cost', -books.cost)
+  for w, messages in pairs(books.messages) do add(watcher_key(w), 'admitted', -messages) end
+  return books.count
+end

@@ -1,0 +1,14 @@
+-- Note that the tasks of batches were published; what is still open is offered again later.
+-- ARGV 3.. ids of batches. Returns how many of them are still unclaimed. O(batches)
+-- @include header index
+local open = 0
+for i = 3, #ARGV do
+  local id = ARGV[i]
+  if call('ZSCORE', OFFERS, id) then
+    local probe = call('HGET', batch_key(id), 'probe') == '1'
+    call('HSET', batch_key(id), 'published', 1)
+    call('ZADD', OFFERS, 'XX', 'GT', now + (probe and 300000 or 5000), id)
+    open = open + 1
+  end
+end
+return open

@@ -1,0 +1,14 @@
+-- Record the outcome of a claimed batch; its hold stays until its end.
+-- ARGV 3 id, 4 nonce of the claim, 5 outcomes (putback.lua), 6 reason, 7.. registered ids to
+--      forget when all are done
+-- Returns 1 settled, also when this claim settled it before; 0 when the claim had ended.
+-- O(operations); O(1) when all are done
+-- @include header index putback
+local id, nonce = ARGV[3], ARGV[4]
+local b = read_batch(id)
+if not b then return call('ZSCORE', SETTLED, id .. '/' .. nonce) and 1 or 0 end
+if b.state ~= 'claimed' or b.nonce ~= nonce then return 0 end
+close_batch(id, b, ARGV[5], ARGV[6], ARGV[5] == 'd' and { unpack(ARGV, 7) })
+call('ZADD', SETTLED, now, id .. '/' .. nonce)
+call('ZREMRANGEBYSCORE', SETTLED, '-inf', now - 60000)
+return 1

@@ -1,0 +1,327 @@
+"""The store on Redis (6.2 or later) or Valkey: one Lua script per act."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from importlib import resources
+from typing import Any, cast
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+
+from ..clock import Clock
+from ..errors import ConfigurationError, StoreUnavailableError
+from .base import (
+    Admission,
+    Admitted,
+    Arrival,
+    Claim,
+    Counts,
+    Dead,
+    Limits,
+    Refused,
+    Released,
+    SetAside,
+    Staged,
+    TakenBack,
+    Turn,
+    WatcherCounts,
+    WatcherOptions,
+)
+from .keys import Keys
+
+_LUA = resources.files(__package__) / "lua"
+_TIMEOUT = 5.0
+
+
+@cache
+def source(name: str) -> str:
+    """The text of a script, with the parts it names in ``-- @include`` lines put before it."""
+    text = (_LUA / f"{name}.lua").read_text()
+    parts: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("-- @include "):
+            parts += line.removeprefix("-- @include ").split()
+    bodies = [(_LUA / "parts" / f"{part}.lua").read_text() for part in parts]
+    return "\n".join([*bodies, text])
+
+
+def connect(url: str, **options: Any) -> redis.Redis:
+    """A client that gives up after a few seconds, and tries again before that.
+
+    Raises:
+        ConfigurationError: the URL is not one of Redis.
+    """
+    url = re.sub("ssl_cert_reqs=CERT_(NONE|OPTIONAL|REQUIRED)", _as_redis_says, url)
+    try:
+        return redis.Redis.from_url(
+            url,
+            **options,
+            socket_timeout=_TIMEOUT,
+            socket_connect_timeout=_TIMEOUT,
+            socket_keepalive=True,
+            health_check_interval=30,
+            retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), 5),
+            retry_on_error=[RedisConnectionError, RedisTimeoutError],
+        )
+    except ValueError as exc:
+        raise ConfigurationError(f"the store's URL is not one of Redis: {exc}") from exc
+
+
+def _as_redis_says(match: re.Match[str]) -> str:
+    """Celery's name of a TLS requirement in a URL, as redis-py has it."""
+    return f"ssl_cert_reqs={match[1].lower()}"
+
+
+class RedisStore:
+    """Shared state of one batcher on a Redis server.
+
+    Durability is the server's: with ``appendfsync always`` nothing is lost once a call has
+    returned; with ``everysec`` up to a second of calls may be.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        *,
+        url: str,
+        batcher: str,
+        resource: str,
+        prefix: str = "celery_batcher:",
+        clock: Clock | None = None,
+    ) -> None:
+        self.client = client
+        self.url = url
+        self.keys = Keys(prefix, resource, batcher)
+        self._batcher = batcher
+        self._clock = clock
+        self._scripts: dict[str, Any] = {}
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (RedisConnectionError, RedisTimeoutError) as exc:
+            raise StoreUnavailableError(
+                f"the store at {self.url} does not answer ({exc}): is the server up?"
+            ) from exc
+        except RedisError as exc:
+            raise StoreUnavailableError(f"the store at {self.url} refused: {exc}") from exc
+
+    def _run(self, name: str, *args: Any, keys: Sequence[str] = ()) -> Any:
+        script = self._scripts.get(name)
+        if script is None:
+            script = self._scripts[name] = self.client.register_script(source(name))
+        now = self._clock.now_ms() if self._clock else ""
+        all_keys = self.keys.fixed if not keys else [*self.keys.fixed, *keys]
+        arguments = (len(all_keys), *all_keys, self.keys.base, now, *args)
+        with self._translated():
+            try:
+                return self.client.evalsha(script.sha, *arguments)
+            except NoScriptError:
+                return self.client.eval(source(name), *arguments)
+
+    def configure(self, limits: Limits, watchers: Sequence[WatcherOptions]) -> int | None:
+        rows: list[Any] = []
+        for watcher in watchers:
+            rows += [
+                watcher.name,
+                watcher.max_batch_size,
+                watcher.max_attempts,
+                watcher.max_concurrent_batches,
+                watcher.weight,
+                int(watcher.batch_by_key),
+            ]
+        capacity = "" if limits.capacity is None else limits.capacity
+        before = self._run("configure", capacity, limits.hold_ms, *rows)
+        return int(before) if before else None
+
+    def admit(self, admissions: Sequence[Admission], buffer_size: int) -> Admitted:
+        rows = [(one.id, one.watcher, one.operations, one.cost) for one in admissions]
+        messages, buffered, too_dear = self._run("admit", buffer_size, json.dumps(rows))
+        return Admitted(messages, buffered, bool(too_dear))
+
+    def withdraw(self, ids: Sequence[str]) -> int:
+        return cast(int, self._run("withdraw", *ids))
+
+    def repeat(self, id: str) -> bool:
+        return bool(self._run("repeat", id))
+
+    def want(self, ms: int, *, wake: bool = False) -> int:
+        return cast(int, self._run("want", ms, int(wake)))
+
+    def take_turn(self, token: str, ms: int, *, keep: bool = False) -> Turn:
+        mine, wanted_ms, wakes, waiting, *lanes = self._run("turn", token, ms, int(not keep))
+        return Turn(bool(mine), wanted_ms, wakes, waiting, tuple(lane.decode() for lane in lanes))
+
+    def leave_turn(self, token: str) -> bool:
+        return bool(self._run("leave", token))
+
+    def stage(self, token: str, arrivals: Sequence[Arrival], leases: str) -> Staged:
+        rows = [(one.id, one.watcher, one.lease, len(one.entries), one.fault) for one in arrivals]
+        entries = b"".join([one.entries for one in arrivals])
+        keys = [leases or self.keys["noted"]]
+        staged, duplicates, set_aside = self._run(
+            "stage", token, json.dumps(rows), entries, keys=keys
+        )
+        if staged < 0:
+            return Staged(lost=True)
+        return Staged(staged, duplicates, set_aside)
+
+    def forget(self, ids: Sequence[str]) -> int:
+        return cast(int, self._run("forget", *ids))
+
+    def idle(self, watchers: Sequence[str]) -> int:
+        return cast(int, self._run("idle", *watchers))
+
+    def void(self, ms: int, most: int) -> int:
+        return cast(int, self._run("void", ms, most))
+
+    def release(self, token: str, id: str, limits: Limits) -> Released | Refused:
+        answer = self._run(
+            "release",
+            token,
+            id,
+            limits.hold_ms,
+            limits.window_ms,
+            limits.flush_ms,
+            limits.max_open_batches,
+            limits.max_concurrent_batches,
+            self._batcher,
+            int(limits.capacity is not None),
+        )
+        if answer[0] == b"batch":
+            return _released(id, answer[1:])
+        return Refused(answer[0].decode(), answer[1])
+
+    def published(self, ids: Sequence[str]) -> int:
+        return cast(int, self._run("published", *ids))
+
+    def offer(self, token: str, most: int) -> list[Released]:
+        return [_released(row[0].decode(), row[1:]) for row in self._run("offer", token, most)]
+
+    def claim(self, id: str, nonce: str, limits: Limits, ms: int) -> Claim:
+        state, *rest = self._run("claim", id, nonce, limits.hold_ms, ms)
+        if rest:
+            return Claim("claimed", rest[0], rest[1])
+        return Claim(state.decode())
+
+    def renew(self, id: str, nonce: str, limits: Limits, renewal: str) -> bool:
+        return bool(self._run("renew", id, nonce, limits.hold_ms, renewal))
+
+    def settle(
+        self, id: str, nonce: str, outcomes: str, reason: str, forget: Sequence[str]
+    ) -> bool:
+        return bool(self._run("settle", id, nonce, outcomes, reason, *forget))
+
+    def expire(self, token: str, limits: Limits, reason: str, most: int) -> list[TakenBack]:
+        rows = self._run("expire", token, limits.claim_grace_ms, reason, most, limits.outage_ms)
+        return [TakenBack(id.decode(), watcher.decode(), n) for id, watcher, n in rows]
+
+    def probe(self, token: str, ms: int, most: int) -> list[TakenBack]:
+        rows = self._run("probe", token, ms, most)
+        return [TakenBack(id.decode(), watcher.decode(), n) for id, watcher, n in rows]
+
+    def pause(self, ms: int) -> bool:
+        return bool(self._run("pause", ms))
+
+    def shut(self, ms: int) -> bool:
+        return bool(self._run("shut", ms))
+
+    def counts(self) -> Counts:
+        now, meta, res, set_aside, messages, *rows = self._run("counts")
+        return _counts(int(now), _pairs(meta), _pairs(res), set_aside, messages, rows)
+
+    def set_asides(self, most: int) -> list[SetAside]:
+        with self._translated():
+            rows = cast(list[bytes], self.client.lrange(self.keys["aside"], 0, most - 1))
+        return [_set_aside(row) for row in rows]
+
+    def dead(self, watcher: str, most: int) -> list[Dead]:
+        with self._translated():
+            key = self.keys[f"dead:{watcher}"]
+            rows = cast(list[bytes], self.client.lrange(key, 0, most - 1))
+        return [_dead(row) for row in rows]
+
+
+def _released(id: str, row: Sequence[Any]) -> Released:
+    watcher, operations, cost, trigger, oldest_ms = row
+    return Released(id, watcher.decode(), operations, cost, trigger.decode(), oldest_ms)
+
+
+def _pairs(flat: Sequence[bytes]) -> dict[str, str]:
+    texts = [item.decode() for item in flat]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _counts(
+    now: int,
+    meta: dict[str, str],
+    res: dict[str, str],
+    set_aside: int,
+    messages: int,
+    rows: Sequence[Any],
+) -> Counts:
+    def of(name: str) -> int:
+        return int(meta.get(name, 0))
+
+    paused = of("paused_until")
+    return Counts(
+        now_ms=now,
+        admitted=of("admitted"),
+        admitted_cost=of("admitted_cost"),
+        admitted_messages=messages,
+        waiting=of("waiting"),
+        waiting_cost=of("waiting_cost"),
+        open=of("open"),
+        open_cost=of("open_cost"),
+        open_batches=of("open_batches"),
+        running=of("running"),
+        running_cost=of("running_cost"),
+        running_batches=of("running_batches"),
+        done=of("done"),
+        dead=of("dead"),
+        dead_cost=of("dead_cost"),
+        expired_batches=of("expired"),
+        set_aside=set_aside,
+        paused_ms=-1 if paused == -1 else max(0, paused - now),
+        turn_ms=max(0, of("turn_until") - now),
+        capacity=int(res["capacity"]) if "capacity" in res else None,
+        held=int(res.get("held", 0)) + int(res.get("open", 0)),
+        watchers=tuple(sorted((_row(now, row) for row in rows), key=lambda row: row.name)),
+    )
+
+
+def _row(now: int, row: Sequence[Any]) -> WatcherCounts:
+    name, flat, dead, enqueued = row
+    fields = _pairs(flat)
+    return WatcherCounts(
+        name=name.decode(),
+        waiting=int(fields.get("n", 0)),
+        waiting_cost=int(fields.get("cost", 0)),
+        open_batches=int(fields.get("on", 0)),
+        running_batches=int(fields.get("cn", 0)),
+        dead=dead,
+        on_probe=fields.get("probe") == "1",
+        next_age_ms=max(0, now - enqueued) if enqueued >= 0 else None,
+    )
+
+
+def _set_aside(row: bytes) -> SetAside:
+    at, watcher, reason = struct.unpack_from(">QII", row)
+    middle, end = 16 + watcher, 16 + watcher + reason
+    return SetAside(at, row[16:middle].decode(), row[middle:end].decode(), row[end:])
+
+
+def _dead(row: bytes) -> Dead:
+    at, reason = struct.unpack_from(">QI", row)
+    return Dead(at, row[12 : 12 + reason].decode(errors="replace"), row[12 + reason + 8 :])
