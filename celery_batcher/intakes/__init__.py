@@ -1,0 +1,1 @@
+"""The way of messages from lanes into the index: `base` has the protocol."""

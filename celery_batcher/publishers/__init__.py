@@ -1,0 +1,1 @@
+"""The way of messages into lanes: `base` has the protocol."""
