@@ -1,0 +1,484 @@
+"""The batcher: one per capacity-limited store."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, cast
+
+from celery import Celery, current_app
+from celery.local import Proxy
+from celery.utils import uuid
+
+from . import beat, tasks
+from .batch import Batch
+from .claim import Claimant
+from .clock import Clock, SystemClock
+from .config import (
+    BATCHER_OPTIONS,
+    SETTINGS,
+    WATCHER_OPTIONS,
+    Unset,
+    check_name,
+    check_value,
+    check_watcher_name,
+    checked,
+    milliseconds,
+    seconds,
+)
+from .connections import Connections, connections
+from .enqueuing import Enqueuer
+from .errors import (
+    BatcherStoppedError,
+    ConfigurationError,
+    EnqueueUncertainError,
+    ImproperOrderError,
+    NoOperationError,
+    NoWatcherError,
+    TooManyAttemptsError,
+)
+from .events import Listener, Listeners, logger
+from .flusher import Flusher
+from .operation import Operation, check_cost, new_id
+from .packing import Encoder
+from .publishers.base import Outgoing
+from .resources.base import Resource
+from .status import LastFlush, Status, status_of
+from .store.base import Admission, Limits, Released, Store
+from .turn import Duties, Rhythm, TurnThread, one_flush
+from .watcher import Watcher
+
+_AUDIT_STEP = 500
+_LONGEST_PUBLISH = 60.0
+
+
+class Batcher:
+    """Takes operations for one capacity-limited store and gives them to watchers as batches.
+
+    A batcher holds no state of its own: it is the same wherever its module is imported. What
+    waits, runs and is held is in the store, and shared by the whole fleet.
+
+    Args:
+        name: letters, digits, ``_`` and ``-``.
+        app: the Celery app; without one, the current app when it is needed.
+        rate_limiter: the resource that bounds the batches; without one there is no limit.
+        options: see the reference; seconds are numbers or timedeltas.
+
+    Raises:
+        InvalidNameError: a broker or a key could not carry the name.
+        ConfigurationError: an option is unknown or wrong, or another batcher has the name.
+
+    Example::
+
+        app = Celery("proj", broker="redis://localhost:6379/0")
+        cosmos = Batcher("cosmos", app=app, rate_limiter=ProvisionedResource(20_000))
+
+        @cosmos.watcher(max_batch_size=100)
+        def write_orders(batch):
+            container.bulk_write([op.payload for op in batch])
+
+        write_orders.enqueue({"id": 1}, cost=10)
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        app: Celery | None = None,
+        rate_limiter: Resource | None = None,
+        clock: Clock | None = None,
+        **options: Any,
+    ) -> None:
+        self.name = check_name(name, "batcher")
+        self._options = checked(BATCHER_OPTIONS, options, "Batcher")
+        if rate_limiter is not None and not isinstance(rate_limiter, Resource):
+            raise ConfigurationError(
+                f"rate_limiter={rate_limiter!r}, but it is a resource: ProvisionedResource(...)"
+            )
+        self.rate_limiter = rate_limiter
+        self.clock: Clock = clock or SystemClock()
+        real: Any = app
+        self._app = app = real._get_current_object() if isinstance(real, Proxy) else app
+        self._watchers: dict[str, Watcher] = {}
+        self._listeners = Listeners()
+        self._connections: Connections | None = None
+        self._lock = threading.RLock()
+        self._turn = TurnThread(self.name, self._duties)
+        self._started = self._stopped = False
+        self._last_flush: LastFlush | None = None
+        caller = sys._getframe(1)
+        self.place = (caller.f_code.co_filename, caller.f_lineno)
+        tasks.add_batcher(app, self)
+        beat.schedule(app, self)
+
+    def __repr__(self) -> str:
+        return f"Batcher({self.name!r}, rate_limiter={self.rate_limiter!r})"
+
+    # Configuration
+
+    @property
+    def app(self) -> Celery:
+        """The Celery app: the one it was made with, else the current app."""
+        return self._app or cast(Any, current_app)._get_current_object()
+
+    def option(self, name: str) -> Any:
+        """The value of an option: the constructor's, else the app's setting, else the default."""
+        if name in self._options:
+            return self._options[name]
+        option = BATCHER_OPTIONS[name]
+        value = self.app.conf.get(f"batcher_{name}")
+        if value is None:
+            return option.default
+        return check_value(option, f"batcher_{name}", value, "settings")
+
+    def serializer(self) -> str:
+        """The name of the serializer of payloads."""
+        return str(self.app.conf.get("batcher_serializer") or SETTINGS["batcher_serializer"])
+
+    @property
+    def watchers(self) -> dict[str, Watcher]:
+        """The watchers registered in this process, by name."""
+        return dict(self._watchers)
+
+    def limits(self) -> Limits:
+        """What bounds the batches, in the units of the store."""
+        resource = self.rate_limiter
+        return Limits(
+            capacity=None if resource is None else resource.capacity(),
+            window_ms=1000 if resource is None else milliseconds(resource.window),
+            grace_ms=milliseconds(self.option("start_grace")),
+            flush_ms=milliseconds(self._flush_interval()),
+            max_open_batches=self.option("max_open_batches"),
+            max_concurrent_batches=self.option("max_concurrent_batches") or 0,
+            claim_grace_ms=milliseconds(self.option("claim_grace")),
+            outage_ms=beat.wanted_ms(self.option("beat_interval")),
+        )
+
+    def _flush_interval(self) -> float:
+        """Seconds between flushes: in tick mode, between beats."""
+        tick = self.option("flush_mode") == "tick"
+        return float(self.option("beat_interval" if tick else "flush_interval"))
+
+    @property
+    def connections(self) -> Connections:
+        """The store and the lanes of this batcher, connected when first used."""
+        with self._lock:
+            if self._connections is None:
+                resource = self.rate_limiter.name if self.rate_limiter else None
+                self._connections = connections(
+                    self.app, batcher=self.name, resource=resource or self.name
+                )
+            return self._connections
+
+    @property
+    def store(self) -> Store:
+        """Where the shared state lives."""
+        return self.connections.store
+
+    # Watchers
+
+    def watcher(
+        self,
+        *,
+        name: str | None = None,
+        cost: int | Callable[[Any], int] = 1,
+        queue: str | None = None,
+        ignore_result: bool = True,
+        **options: Any,
+    ) -> Callable[[Callable[[Batch], Any]], Watcher]:
+        """Decorate a function that handles batches; it becomes a watcher and a Celery task.
+
+        Args:
+            name: the watcher's and the task's; by default the function's dotted name.
+            cost: of operations that are enqueued without one; a number or a function of the
+                payload.
+            queue: the Celery queue of its batches; by default Celery's routing.
+            ignore_result: whether Celery keeps no result of the batch's task.
+            options: ``max_batch_size`` (500), ``max_attempts`` (3, 0: no limit),
+                ``max_operation_time`` (the batcher's), ``max_concurrent_batches``, ``weight``
+                (1), ``batch_by_key`` (False).
+
+        Raises:
+            ConfigurationError: an option is unknown or wrong, or another function has the name.
+        """
+        values = {key: option.default for key, option in WATCHER_OPTIONS.items()}
+        values |= checked(WATCHER_OPTIONS, options, "watcher")
+        if not callable(cost):
+            check_cost(cost)
+
+        def register(handler: Callable[[Batch], Any]) -> Watcher:
+            watcher_name = check_watcher_name(name or self._task_name(handler))
+            watcher = Watcher(self, handler, watcher_name, cost, values)
+            known = self._watchers.get(watcher_name)
+            if known is not None and _identity(known.handler) != _identity(handler):
+                raise ConfigurationError(
+                    f"batcher {self.name} has a watcher {watcher_name} already: "
+                    f"{_identity(known.handler)}; give this one another name"
+                )
+            tasks.add_watcher(self._app, watcher, queue=queue, ignore_result=ignore_result)
+            self._watchers[watcher_name] = watcher
+            return watcher
+
+        return register
+
+    def _task_name(self, handler: Callable[..., Any]) -> str:
+        """The function's dotted name; in a script that is run, the app's stands for `__main__`."""
+        name, module = getattr(handler, "__name__", repr(handler)), handler.__module__
+        if module == "__main__":
+            return str(cast(Any, self.app).gen_task_name(name, module))
+        return f"{module}.{name}"
+
+    # Enqueuing
+
+    def enqueue(self, operation: Operation) -> str:
+        """Enqueue one operation made by `Watcher.operation`; return its id.
+
+        Raises:
+            NoOperationError: it is not an operation.
+            NoWatcherError: its watcher is not registered here.
+            TooManyAttemptsError: it has used its attempts.
+            And everything that `Watcher.enqueue` raises.
+        """
+        if not isinstance(operation, Operation):
+            raise NoOperationError(
+                f"enqueue takes an operation, made by watcher.operation(payload), "
+                f"not {type(operation).__name__}"
+            )
+        watcher = self._watchers.get(operation.watcher)
+        if watcher is None:
+            raise NoWatcherError(
+                f"batcher {self.name} has no watcher {operation.watcher!r} in this process: "
+                f"it has {', '.join(sorted(self._watchers)) or 'none'}"
+            )
+        if watcher.max_attempts and operation.attempt > watcher.max_attempts:
+            raise TooManyAttemptsError(
+                f"operation {operation.id} is at attempt {operation.attempt} "
+                f"of {watcher.max_attempts}",
+                attempt=operation.attempt,
+                max_attempts=watcher.max_attempts,
+            )
+        entry = self.encoder(watcher.name).one(operation)
+        # The message has an id of its own: its operation's may come again, once that is done.
+        try:
+            self.send([Outgoing(Admission(new_id(), watcher.name, 1, operation.cost), entry)])
+        except EnqueueUncertainError as exc:
+            exc.id = operation.id
+            raise
+        return operation.id
+
+    def send(self, messages: Sequence[Outgoing]) -> None:
+        """Bring encoded messages into lanes; what `enqueue` and `enqueue_many` end in."""
+        self._check_running()
+        publisher = self.connections.publisher
+        Enqueuer(self.store, publisher, self.clock, self._check_running).send(
+            messages,
+            buffer_size=self.option("buffer_size"),
+            block=not self.option("error_on_full_buffer"),
+            timeout=self.option("enqueue_timeout"),
+        )
+
+    def _check_running(self) -> None:
+        if self._stopped:
+            raise BatcherStoppedError(
+                f"batcher {self.name} was stopped in this process and takes no more operations"
+            )
+
+    def encoder(self, watcher: str) -> Encoder:
+        """What encodes the operations of a watcher."""
+        most = None if self.rate_limiter is None else self.rate_limiter.max_capacity()
+        return Encoder(watcher, self.serializer(), most, self.clock)
+
+    # The fleet
+
+    def pause(self, pause_time: float | timedelta | Unset | None = Unset.option) -> None:
+        """Stop releasing and starting batches in the whole fleet.
+
+        Args:
+            pause_time: seconds; None: until `resume`; without it the option ``pause_time``. Of
+                two pauses the later end wins.
+        """
+        given = self.option("pause_time") if pause_time is Unset.option else pause_time
+        try:
+            ms = -1 if given is None else milliseconds(seconds(given))
+        except ValueError as exc:
+            raise ConfigurationError(f"pause({given!r}): seconds above 0, or None") from exc
+        if self.store.pause(ms):
+            self._listeners.emit("pause", ms)
+
+    def resume(self) -> None:
+        """End a pause, in the whole fleet."""
+        if self.store.pause(0):
+            self._listeners.emit("resume")
+        self.flush()
+
+    def flush(self) -> None:
+        """Flush as soon as possible, wherever the turn is held. It brings no extra capacity."""
+        self._want(wake=True)
+        self._turn.wake()
+
+    def operations_in_buffer(self) -> int:
+        """Operations not yet released, those in lanes included."""
+        return self.store.counts().buffered
+
+    def needs_capacity(self) -> int:
+        """The cost of all operations that are neither done nor dead."""
+        return self.store.counts().unsettled_cost
+
+    def inflight(self) -> int:
+        """Batches that are released and not settled."""
+        counts = self.store.counts()
+        return counts.open_batches + counts.running_batches
+
+    def status(self) -> Status:
+        """The state of the batcher, all of one moment."""
+        counts = self.store.counts()
+        set_aside = tuple(self.store.set_asides(10)) if counts.set_aside else ()
+        limited = self.rate_limiter is not None
+        return status_of(self.name, counts, set_aside, self._last_flush, limited=limited)
+
+    # This process
+
+    def start(self) -> None:
+        """Flush in this process, without beat, until `stop`.
+
+        Raises:
+            ImproperOrderError: it was started or stopped before.
+            ConfigurationError: there is no store.
+        """
+        connected = self.connections
+        with self._lock:
+            if self._started or self._stopped:
+                was = "stopped" if self._stopped else "started"
+                raise ImproperOrderError(f"batcher {self.name} was {was} in this process before")
+            self._started = True
+        logger.debug("%s flushes in this process, store %s", self.name, connected.store.url)
+        self._turn.ensure(unasked=True)
+
+    def stop(self) -> None:
+        """Flush and enqueue no more in this process. The fleet goes on; nothing is dropped."""
+        with self._lock:
+            if self._stopped:
+                return
+            self._stopped = True
+        self._turn.stop()
+        self._listeners.emit("shutdown")
+
+    def add_listener(self, listener: Listener) -> int:
+        """Call ``listener(event, val, msg, metadata)`` on events of this process; return its id."""
+        return self._listeners.add(listener)
+
+    def remove_listener(self, listener_id: int) -> None:
+        """Call a listener no more."""
+        self._listeners.remove(listener_id)
+
+    # What beat ticks
+
+    def tick(self) -> None:
+        """What a tick of the flush task does in this process; it returns at once."""
+        if self._stopped:
+            return
+        if self.option("flush_mode") == "tick":
+            one_flush(self._duties())
+            return
+        if self._want() == 0:
+            self._turn.ensure()
+
+    def leave(self) -> None:
+        """Give the turn back because the worker ends; one that `start` began goes on."""
+        if not self._started:
+            self._turn.stop()
+
+    def _want(self, *, wake: bool = False) -> int:
+        return self.store.want(beat.wanted_ms(self.option("beat_interval")), wake=wake)
+
+    def _duties(self) -> Duties:
+        return Duties(
+            store=self.store,
+            clock=self.clock,
+            rhythm=self._rhythm,
+            limits=self.limits,
+            flusher=self._flusher,
+            configure=self._configure,
+            limit=self.limit,
+            audit=self.audit,
+            on_error=lambda exc: self._listeners.emit("error", 1, str(exc)),
+            on_flush=self._note_flush,
+            watchers=lambda: tuple(self._watchers),
+        )
+
+    def _note_flush(self, flush: LastFlush) -> None:
+        self._last_flush = flush
+
+    def _rhythm(self) -> Rhythm:
+        return Rhythm(
+            flush_interval=self._flush_interval(),
+            capacity_interval=self.option("capacity_interval"),
+            audit_interval=self.option("audit_interval"),
+            beat_interval=self.option("beat_interval"),
+            intake_limit=self.option("intake_limit") or self.option("buffer_size"),
+        )
+
+    def _flusher(self, token: str) -> Flusher:
+        return Flusher(
+            token=token,
+            store=self.store,
+            intake=self.connections.intake(),
+            publish=self._publish,
+            new_batch_id=uuid,
+            listeners=self._listeners,
+            clock=self.clock,
+        )
+
+    def _configure(self) -> None:
+        """Tell the store what the code says of watchers and capacity."""
+        limits = self.limits()
+        options = [watcher.store_options() for watcher in self._watchers.values()]
+        before = self.store.configure(limits, options)
+        if limits.capacity is not None:
+            if before not in (None, limits.capacity):
+                logger.warning(
+                    "the capacity of %s was %d in the store and is %d in the code: %d it is",
+                    self.rate_limiter,
+                    before,
+                    limits.capacity,
+                    limits.capacity,
+                )
+            self._listeners.emit("capacity", limits.capacity)
+
+    def limit(self) -> None:
+        """One step of the limiter: say what is needed."""
+        if self._listeners:
+            self._listeners.emit("request", self.needs_capacity())
+
+    def audit(self) -> None:
+        """One step of the audit: forget what needs no remembering, void what never came."""
+        self.store.forget([])
+        patience = milliseconds(max(_LONGEST_PUBLISH, 2 * self.option("enqueue_timeout")))
+        void = self.store.void(patience, _AUDIT_STEP)
+        if void:
+            logger.warning(
+                "%s: %d admissions were void, their messages never came", self.name, void
+            )
+
+    def _publish(self, batches: Sequence[Released]) -> list[str]:
+        return tasks.publish_batches(self.app, self._watchers, batches)
+
+    def run_batch(self, watcher: Watcher, batch_id: str) -> dict[str, Any]:
+        """What a watcher's task does in a worker."""
+        return Claimant(
+            app=self.app,
+            store=self.store,
+            clock=self.clock,
+            limits=self.limits(),
+            operation_time=watcher.operation_time,
+            watcher=watcher.name,
+            handler=watcher.handler,
+            listeners=self._listeners,
+            emit_batch=self.option("emit_batch"),
+        ).run(batch_id)
+
+
+def _identity(handler: Callable[..., Any]) -> str:
+    return f"{handler.__module__}.{getattr(handler, '__qualname__', handler)}"

@@ -1,0 +1,197 @@
+"""A watcher: a named handler of batches, and the way to enqueue operations for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from . import wire
+from .batch import Batch
+from .config import Option, check_value, count
+from .errors import EnqueueError
+from .operation import Operation, check_cost, new_id
+from .packing import (
+    PACK,
+    Attributes,
+    Encoded,
+    check_priority,
+    check_text,
+    pipelines,
+)
+from .store.base import WatcherOptions
+
+if TYPE_CHECKING:
+    from .batcher import Batcher
+
+_T = TypeVar("_T")
+_PACK = Option(PACK, count(1, wire.MAX_OPERATIONS), f"1 to {wire.MAX_OPERATIONS} operations")
+
+
+class Watcher:
+    """A handler of batches, made by `Batcher.watcher`; its Celery task has the same name.
+
+    Calling it calls the handler, for tests of one's own.
+    """
+
+    def __init__(
+        self,
+        batcher: Batcher,
+        handler: Callable[[Batch], Any],
+        name: str,
+        cost: int | Callable[[Any], int],
+        options: dict[str, Any],
+    ) -> None:
+        self.batcher = batcher
+        self.handler = handler
+        self.name = name
+        self.cost = cost
+        self.queue: str | None = None
+        self.max_batch_size: int = options["max_batch_size"]
+        self.max_attempts: int = options["max_attempts"]
+        self.max_operation_time: float | None = options["max_operation_time"]
+        self.max_concurrent_batches: int | None = options["max_concurrent_batches"]
+        self.weight: int = options["weight"]
+        self.batch_by_key: bool = options["batch_by_key"]
+        self.__doc__ = handler.__doc__
+        self.__name__ = getattr(handler, "__name__", name)
+        self.__module__ = handler.__module__
+
+    def __repr__(self) -> str:
+        return f"<Watcher {self.name} of {self.batcher.name}>"
+
+    def __call__(self, batch: Batch) -> Any:
+        return self.handler(batch)
+
+    @property
+    def operation_time(self) -> float:
+        """Seconds that the handler has for a batch."""
+        return self.max_operation_time or float(self.batcher.option("max_operation_time"))
+
+    def store_options(self) -> WatcherOptions:
+        """What the store must know."""
+        return WatcherOptions(
+            name=self.name,
+            max_batch_size=self.max_batch_size,
+            max_attempts=self.max_attempts,
+            max_concurrent_batches=self.max_concurrent_batches or 0,
+            weight=self.weight,
+            batch_by_key=self.batch_by_key,
+        )
+
+    def operation(
+        self,
+        payload: Any,
+        *,
+        cost: int | None = None,
+        key: str | None = None,
+        priority: str = "normal",
+        batchable: bool = True,
+        id: str | None = None,
+    ) -> Operation:
+        """Make an operation, for `Batcher.enqueue`. Nothing is enqueued.
+
+        Args:
+            payload: what the handler needs; anything the serializer can carry, up to 1 MiB.
+            cost: units of capacity, an integer from 0; by default the watcher's.
+            key: operations of one key are released in order, keys take turns; up to 255 bytes.
+            priority: ``high``, ``normal`` or ``backfill``.
+            batchable: False keeps it alone in a batch.
+            id: the caller's own, up to 255 bytes: enqueuing it again while it lives does nothing.
+
+        Raises:
+            InvalidCostError: the cost is negative, fractional or no number.
+            ConfigurationError: key, id or priority are not what they should be.
+        """
+        if cost is None:
+            cost = self.cost(payload) if callable(self.cost) else self.cost
+        if key is not None:
+            check_text(key, "key", wire.MAX_KEY)
+        if id is not None:
+            check_text(id, "id", wire.MAX_ID)
+        check_priority(priority)
+        return Operation(
+            id=id or new_id(),
+            watcher=self.name,
+            cost=check_cost(cost),
+            payload=payload,
+            batchable=batchable,
+            key=key,
+            priority=priority,
+        )
+
+    def enqueue(
+        self,
+        payload: Any,
+        *,
+        cost: int | None = None,
+        key: str | None = None,
+        priority: str = "normal",
+        batchable: bool = True,
+        id: str | None = None,
+    ) -> str:
+        """Enqueue one operation; return its id. Once this returns, it is not lost.
+
+        The arguments are those of `operation`.
+
+        Raises:
+            InvalidCostError, TooExpensiveError, PayloadError: it could never run.
+            BufferFullError: there was no room for ``enqueue_timeout`` seconds.
+            StoreUnavailableError, BrokerUnavailableError: nothing was enqueued.
+            EnqueueUncertainError: enqueue again with its id.
+            BatcherStoppedError: the batcher was stopped in this process.
+        """
+        return self.batcher.enqueue(
+            self.operation(
+                payload, cost=cost, key=key, priority=priority, batchable=batchable, id=id
+            )
+        )
+
+    def enqueue_many(
+        self,
+        payloads: Iterable[_T],
+        *,
+        cost: int | Callable[[_T], int] | None = None,
+        key: str | Callable[[_T], str | None] | None = None,
+        priority: str | Callable[[_T], str] = "normal",
+        batchable: bool | Callable[[_T], bool] = True,
+        id: Callable[[_T], str] | None = None,
+        pack: int = PACK,
+    ) -> int:
+        """Enqueue operations in bulk, in order and in constant memory; return their number.
+
+        Args:
+            payloads: any iterable; it is read once, as fast as the buffer takes it.
+            cost, key, priority, batchable: one for all, or a function of the payload.
+            id: a function of the payload that gives each operation an id of its own; then
+                enqueuing the same payloads again is safe while the operations live.
+            pack: operations in one message, 1 to 1,000. More is faster, and less memory.
+
+        Raises:
+            As `enqueue`; the error's ``enqueued`` says how many of the first payloads were
+            enqueued. Payloads behind a faulty one are not enqueued.
+        """
+        check_value(_PACK, "pack", pack, "enqueue_many")
+        pack = min(pack, self.batcher.option("buffer_size"))
+        attributes = Attributes(self.cost if cost is None else cost, key, priority, batchable, id)
+        faults: list[Exception] = []
+        entries = _until_fault(self.batcher.encoder(self.name).many(payloads, attributes), faults)
+        enqueued = 0
+        try:
+            for messages in pipelines(self.name, entries, pack):
+                self.batcher.send(messages)
+                enqueued += sum(one.admission.operations for one in messages)
+        except EnqueueError as exc:
+            exc.enqueued += enqueued
+            raise
+        for fault in faults:
+            cast(Any, fault).enqueued = enqueued
+            raise fault
+        return enqueued
+
+
+def _until_fault(entries: Iterator[Encoded], faults: list[Exception]) -> Iterator[Encoded]:
+    """Entries up to the first payload that is faulty; its error is kept, for later."""
+    try:
+        yield from entries
+    except Exception as exc:  # noqa: BLE001 - enqueue_many raises it, behind the others
+        faults.append(exc)
