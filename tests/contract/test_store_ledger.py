@@ -1,0 +1,426 @@
+"""What both stores do with batches after their release, and for operators."""
+
+from __future__ import annotations
+
+import pytest
+
+from builders import START_MS, Bench, ids, op, read
+from celery_batcher.store.base import Limits, Released, TakenBack, WatcherCounts, WatcherOptions
+
+SINGLE = WatcherOptions("w", max_batch_size=1)
+
+
+# Settling
+
+
+def test_done_operations_leave_everything_but_the_count(bench: Bench) -> None:
+    bench.begin().put(op("a", cost=2), op("b", cost=3))
+    batch = bench.released()
+    bench.claim(batch)
+    assert (bench.store.counts().running, bench.store.counts().running_cost) == (2, 5)
+
+    assert bench.settle(batch) is True
+
+    counts = bench.store.counts()
+    assert (counts.done, counts.running, counts.running_batches, counts.unsettled_cost) == (
+        2,
+        0,
+        0,
+        0,
+    )
+
+
+def test_mixed_outcomes_go_where_they_say(bench: Bench) -> None:
+    bench.begin().put(*(op(id, registered=True) for id in ("done", "retry", "back", "dead")))
+    batch = bench.released()
+    bench.claim(batch)
+
+    assert bench.settle(batch, "drgx", reason="because") is True
+
+    counts = bench.store.counts()
+    assert (counts.done, counts.waiting, counts.dead, counts.unsettled_cost) == (1, 2, 1, 2)
+    (dead,) = bench.store.dead("w", 10)
+    assert (dead.at_ms, dead.reason, read(bytes(8) + dead.entry)[0].id) == (
+        START_MS,
+        "because",
+        "dead",
+    )
+    claim = bench.claim(bench.released())
+    assert [(one.id, one.attempt) for one in read(claim.entries)] == [("retry", 2), ("back", 1)]
+    again = bench.put(*(op(id, registered=True) for id in ("done", "retry", "back", "dead")))
+    assert (again.operations, again.duplicates) == (2, 2)
+
+
+def test_one_outcome_stands_for_all(bench: Bench) -> None:
+    bench.begin().put_many("abc")
+
+    assert bench.run("g") == ["a", "b", "c"]
+    assert bench.run("x") == ["a", "b", "c"]
+    assert bench.store.counts().dead == 3
+
+
+def test_an_operation_is_tried_max_attempts_times_and_then_dead(bench: Bench) -> None:
+    bench.begin(WatcherOptions("w", max_attempts=3)).put(op("a", cost=4))
+    attempts = []
+    while isinstance(batch := bench.release(), Released):
+        attempts += [one.attempt for one in read(bench.claim(batch).entries)]
+        bench.settle(batch, "r", reason=f"failure {len(attempts)}")
+
+    assert attempts == [1, 2, 3]
+    counts = bench.store.counts()
+    assert (counts.dead, counts.dead_cost, counts.unsettled_cost) == (1, 4, 0)
+    assert [dead.reason for dead in bench.store.dead("w", 10)] == ["failure 3"]
+
+
+def test_without_a_limit_of_attempts_an_operation_is_tried_for_ever(bench: Bench) -> None:
+    bench.begin(WatcherOptions("w", max_attempts=0)).put(op("a", attempt=65534))
+    for _ in range(3):
+        bench.run("r")
+
+    batch = bench.released()
+    assert [one.attempt for one in read(bench.claim(batch).entries)] == [65535]
+    assert bench.store.counts().dead == 0
+
+
+def test_giving_back_counts_no_attempt(bench: Bench) -> None:
+    bench.begin(WatcherOptions("w", max_attempts=1)).put(op("a"))
+    for _ in range(5):
+        bench.run("g")
+
+    assert bench.run() == ["a"]
+
+
+@pytest.mark.parametrize("outcome", ["g", "r"])
+def test_what_comes_back_keeps_its_place_before_what_was_staged_later(
+    bench: Bench, outcome: str
+) -> None:
+    bench.begin(WatcherOptions("w", max_batch_size=2, max_attempts=0)).put_many("abcdef")
+    first, second = bench.released(), bench.released()
+    bench.claim(first)
+    bench.claim(second)
+    bench.settle(second, outcome)
+    bench.settle(first, outcome)
+
+    assert [id for batch in bench.drain() for id in batch] == list("abcdef")
+
+
+def test_a_reason_may_be_any_text(bench: Bench) -> None:
+    bench.begin().put_many("a")
+    batch = bench.released()
+    bench.claim(batch)
+    bench.settle(batch, "x", reason="größer:\n\x00" * 100)
+
+    assert bench.store.dead("w", 1)[0].reason == "größer:\n\x00" * 100
+
+
+def test_only_the_claim_settles_and_a_refusal_leaves_no_trace(bench: Bench) -> None:
+    bench.begin().put_many("ab")
+    batch = bench.released()
+    before = bench.snapshot()
+    assert bench.settle(batch, nonce="n") is False
+    assert bench.snapshot() == before
+    bench.claim(batch, "one")
+    before = bench.snapshot()
+
+    assert bench.settle(batch, nonce="two") is False
+    assert bench.settle("unknown") is False
+
+    assert bench.snapshot() == before
+
+
+def test_a_settled_claim_answers_yes_again_for_a_minute_and_another_claim_no(
+    bench: Bench,
+) -> None:
+    bench.begin(SINGLE).put_many("ab")
+    batch = bench.released()
+    bench.claim(batch)
+    bench.settle(batch)
+
+    assert bench.settle(batch) is True
+    assert bench.settle(batch, nonce="other") is False
+    bench.clock.advance(60)
+    bench.run()
+    assert bench.settle(batch) is False
+
+
+# Deadlines
+
+
+def test_a_batch_is_taken_back_at_its_deadline_and_the_attempt_counts(bench: Bench) -> None:
+    bench.begin().put(op("a"), op("b"))
+    batch = bench.released()
+    bench.claim(batch, ms=30_000)
+    for _ in range(29):
+        assert bench.store.expire(bench.token, bench.limits, "late", 10) == []
+        bench.clock.advance(1)
+    bench.clock.advance(0.999)
+    assert bench.store.expire(bench.token, bench.limits, "late", 10) == []
+    bench.clock.advance(0.001)
+
+    taken = bench.store.expire(bench.token, bench.limits, "late", 10)
+
+    assert taken == [TakenBack(batch.id, "w", 2)]
+    counts = bench.store.counts()
+    assert (counts.running, counts.waiting, counts.expired_batches) == (0, 2, 1)
+    assert bench.settle(batch) is False
+    again = bench.claim(bench.released())
+    assert [(one.id, one.attempt) for one in read(again.entries)] == [("a", 2), ("b", 2)]
+
+
+def test_an_operation_that_expires_in_its_last_attempt_is_dead_with_the_reason(
+    bench: Bench,
+) -> None:
+    bench.begin(WatcherOptions("w", max_attempts=1)).put_many("a")
+    bench.claim(bench.released(), ms=100)
+    bench.clock.advance(0.1)
+
+    bench.store.expire(bench.token, bench.limits, "too late", 10)
+
+    assert [dead.reason for dead in bench.store.dead("w", 10)] == ["too late"]
+    assert bench.store.counts().unsettled_cost == 0
+
+
+def test_no_claim_expires_for_a_grace_after_nobody_could_reach_the_store(bench: Bench) -> None:
+    bench.begin(claim_grace_ms=1000).put_many("a")
+    bench.claim(bench.released(), ms=500)
+    assert bench.store.expire(bench.token, bench.limits, "late", 10) == []
+    bench.clock.advance(bench.limits.outage_ms / 1000 + 1)
+    assert bench.store.expire(bench.token, bench.limits, "late", 10) == []
+    bench.clock.advance(0.999)
+    assert bench.store.expire(bench.token, bench.limits, "late", 10) == []
+    bench.clock.advance(0.001)
+    assert len(bench.store.expire(bench.token, bench.limits, "late", 10)) == 1
+
+
+def test_expiry_takes_the_oldest_deadlines_and_no_more_than_asked(bench: Bench) -> None:
+    bench.begin(SINGLE).put_many("abc")
+    batches = [bench.released() for _ in "abc"]
+    for ms, batch in zip([300, 100, 200], batches, strict=True):
+        bench.claim(batch, ms=ms)
+    bench.clock.advance(1)
+
+    taken = bench.store.expire(bench.token, bench.limits, "late", 2)
+
+    assert [one.id for one in taken] == [batches[1].id, batches[2].id]
+
+
+def test_a_turn_that_was_lost_takes_nothing_back_and_offers_nothing(bench: Bench) -> None:
+    bench.begin(SINGLE).put_many("ab")
+    bench.claim(bench.released(), ms=100)
+    bench.released()
+    bench.clock.advance(10)
+    before = bench.snapshot()
+
+    assert bench.store.expire("lost", bench.limits, "late", 10) == []
+    assert bench.store.probe("lost", 1000, 10) == []
+    assert bench.store.offer("lost", 10) == []
+
+    assert bench.snapshot() == before
+
+
+# Offers
+
+
+def test_a_released_batch_is_offered_until_its_publication_is_noted(bench: Bench) -> None:
+    bench.begin().put_many("a")
+    batch = bench.released()
+
+    assert bench.store.published([batch.id, "unknown"]) == 1
+    assert bench.store.offer(bench.token, 10) == []
+    bench.clock.advance(5)
+    assert [one.id for one in bench.store.offer(bench.token, 10)] == [batch.id]
+
+
+def test_publication_is_repeated_at_doubling_intervals_up_to_five_minutes(bench: Bench) -> None:
+    bench.begin().put_many("a")
+    bench.released()
+    offered = []
+    for second in range(1200):
+        if bench.store.offer(bench.token, 10):
+            offered.append(second)
+        bench.clock.advance(1)
+
+    assert offered == [0, 5, 15, 35, 75, 155, 315, 615, 915]
+
+
+def test_a_claimed_batch_is_not_offered(bench: Bench) -> None:
+    bench.begin().put_many("a")
+    batch = bench.released()
+    bench.claim(batch)
+
+    assert bench.store.offer(bench.token, 10) == []
+    assert bench.store.published([batch.id]) == 0
+
+
+def test_an_offer_describes_the_batch_as_its_release_did(bench: Bench) -> None:
+    bench.begin().put(op("a", cost=7))
+    batch = bench.released()
+
+    assert bench.store.offer(bench.token, 10) == [batch]
+
+
+@pytest.mark.parametrize("blocked", ["paused", "closed"])
+def test_nothing_is_offered_that_could_not_be_claimed(bench: Bench, blocked: str) -> None:
+    bench.begin().put_many("a")
+    bench.released()
+    (bench.store.pause if blocked == "paused" else bench.store.shut)(1000)
+
+    assert bench.store.offer(bench.token, 10) == []
+    bench.clock.advance(1)
+    assert len(bench.store.offer(bench.token, 10)) == 1
+
+
+# Probe
+
+
+def test_a_watcher_that_claims_nothing_is_put_on_probe_with_one_operation(bench: Bench) -> None:
+    bench.begin(WatcherOptions("w", max_batch_size=2)).put_many("abcde")
+    released = [bench.released(), bench.released()]
+    bench.clock.advance(0.999)
+    assert bench.store.probe(bench.token, 1000, 10) == []
+    bench.clock.advance(0.001)
+
+    recalled = bench.store.probe(bench.token, 1000, 10)
+
+    assert [one.id for one in recalled] == [one.id for one in released]
+    counts = bench.store.counts()
+    assert (counts.waiting, counts.open_batches, counts.watchers[0].on_probe) == (5, 0, True)
+    probe = bench.released()
+    assert probe.operations == 1
+    assert bench.refused() == "empty"
+    bench.clock.advance(600)
+    assert bench.store.probe(bench.token, 1000, 10) == []
+
+    assert ids(bench.claim(probe)) == ["a"]
+    assert bench.store.counts().watchers[0].on_probe is False
+    assert bench.drain() == [["b", "c"], ["d", "e"]]
+
+
+def test_a_recall_counts_no_attempt_and_frees_the_hold(bench: Bench) -> None:
+    bench.begin(WatcherOptions("w", max_attempts=1), capacity=10, flush_ms=1000)
+    bench.put(op("a", cost=10))
+    bench.released()
+    bench.clock.advance(1)
+
+    bench.store.probe(bench.token, 1000, 10)
+
+    assert bench.store.counts().held == 0
+    claim = bench.claim(bench.released())
+    assert [(one.id, one.attempt) for one in read(claim.entries)] == [("a", 1)]
+
+
+def test_a_watcher_that_runs_a_batch_is_not_put_on_probe(bench: Bench) -> None:
+    bench.begin(SINGLE).put_many("ab")
+    bench.claim(bench.released())
+    bench.released()
+    bench.clock.advance(10)
+
+    assert bench.store.probe(bench.token, 1000, 10) == []
+
+
+def test_a_pause_recalls_unclaimed_batches_and_blames_no_watcher(bench: Bench) -> None:
+    bench.begin(capacity=10).put_many("a")
+    bench.released()
+    bench.store.pause(-1)
+    bench.clock.advance(1)
+
+    assert len(bench.store.probe(bench.token, 1000, 10)) == 1
+
+    counts = bench.store.counts()
+    assert (counts.watchers[0].on_probe, counts.held, counts.waiting) == (False, 0, 1)
+
+
+def test_no_more_is_recalled_at_once_than_asked(bench: Bench) -> None:
+    bench.begin(SINGLE).put_many("abc")
+    for _ in "abc":
+        bench.released()
+    bench.clock.advance(1)
+
+    assert len(bench.store.probe(bench.token, 1000, 2)) == 2
+    assert len(bench.store.probe(bench.token, 1000, 2)) == 1
+    assert [id for _ in "abc" for id in bench.run()] == list("abc")
+
+
+# Operators
+
+
+def test_of_two_pauses_the_later_end_wins(bench: Bench) -> None:
+    assert bench.store.pause(1000) is True
+    assert bench.store.pause(500) is False
+    assert bench.store.counts().paused_ms == 1000
+    assert bench.store.pause(2000) is True
+    bench.clock.advance(1.5)
+    assert bench.store.counts().paused_ms == 500
+
+
+def test_a_pause_without_end_lasts_until_someone_resumes(bench: Bench) -> None:
+    bench.begin().put_many("a")
+    assert bench.store.pause(-1) is True
+    assert bench.store.pause(-1) is False
+    assert bench.store.pause(1000) is False
+    bench.clock.advance(1_000_000)
+    assert bench.store.counts().paused_ms == -1
+    assert bench.refused() == "paused"
+
+    assert bench.store.pause(0) is True
+    assert bench.store.pause(0) is False
+    assert bench.run() == ["a"]
+
+
+def test_a_pause_ends_by_itself(bench: Bench) -> None:
+    bench.begin().put_many("a")
+    bench.store.pause(500)
+    assert bench.release().wait_ms == 500  # type: ignore[union-attr]
+    bench.clock.advance(0.5)
+    assert bench.store.pause(0) is False
+    assert bench.run() == ["a"]
+
+
+def test_the_longer_of_two_closings_counts(bench: Bench) -> None:
+    bench.begin().put_many("a")
+    assert bench.store.shut(1000) is True
+    assert bench.store.shut(400) is False
+    assert bench.release().wait_ms == 1000  # type: ignore[union-attr]
+    bench.clock.advance(1)
+    assert bench.run() == ["a"]
+
+
+def test_counts_have_a_row_per_watcher_by_name(bench: Bench) -> None:
+    bench.begin(WatcherOptions("z", max_batch_size=1), WatcherOptions("a"))
+    bench.put(op("1", cost=2), op("2", cost=3), watcher="z")
+    bench.released()
+    bench.clock.advance(2)
+
+    assert bench.store.counts().watchers == (
+        WatcherCounts("a"),
+        WatcherCounts("z", waiting=1, waiting_cost=3, open_batches=1, next_age_ms=2000),
+    )
+
+
+def test_configuring_answers_the_capacity_that_stood_before(bench: Bench) -> None:
+    assert bench.store.configure(Limits(capacity=None), []) is None
+    assert bench.store.configure(Limits(capacity=0), []) is None
+    assert bench.store.configure(Limits(capacity=7), []) == 0
+    assert bench.store.configure(Limits(capacity=None), []) == 7
+    assert bench.store.counts().capacity == 7
+
+
+def test_options_written_again_apply_to_what_waits(bench: Bench) -> None:
+    bench.begin().put_many("abcd")
+
+    bench.store.configure(bench.limits, [SINGLE])
+
+    assert bench.drain() == [["a"], ["b"], ["c"], ["d"]]
+
+
+def test_set_asides_and_dead_are_the_oldest_first_and_as_many_as_asked(bench: Bench) -> None:
+    bench.begin(WatcherOptions("w", max_batch_size=1)).put_many("abc")
+    for id in "xyz":
+        bench.put(b"", id=id)
+    for _ in "abc":
+        bench.run("x")
+        bench.clock.advance(1)
+
+    assert len(bench.store.set_asides(2)) == 2
+    assert [read(bytes(8) + one.entry)[0].id for one in bench.store.dead("w", 2)] == ["a", "b"]
+    assert bench.store.dead("unknown", 5) == []

@@ -1,0 +1,103 @@
+"""What only a real server can do to the store: be restarted, forget its scripts, tell the time."""
+
+from __future__ import annotations
+
+import pytest
+from redis import Redis
+
+from builders import Bench, look_at, op
+from celery_batcher.store.base import Arrival, Refused, Released, WatcherOptions
+from celery_batcher.store.redis import RedisStore
+
+
+@pytest.fixture
+def bench(redis_client: Redis, unique: str) -> Bench:
+    """A store on the server's own clock."""
+    prefix = f"{unique}:"
+    store = RedisStore(redis_client, url="redis://", batcher="b", resource="r", prefix=prefix)
+    bench = Bench(store, None, lambda: look_at(redis_client, prefix))
+    return bench.begin(WatcherOptions("w", max_batch_size=1), capacity=10, flush_ms=1000)
+
+
+def settled(bench: Bench) -> Bench:
+    """A store whose server is known and older than a hold."""
+    client, res = bench.store.client, bench.store.keys.fixed[0]  # type: ignore[attr-defined]
+    bench.put(op("first"), op("second"))
+    bench.release("unused")
+    client.hset(res, mapping={"guard_until": 0})
+    return bench
+
+
+def test_a_server_that_was_restarted_starts_nothing_for_a_hold(bench: Bench) -> None:
+    settled(bench)
+    batch = bench.released()
+    client, res = bench.store.client, bench.store.keys.fixed[0]  # type: ignore[attr-defined]
+    client.hset(res, "run_id", "anothers")  # as after a restart from a file
+
+    answer = bench.release()
+
+    assert isinstance(answer, Refused)
+    assert answer.reason == "guard"
+    assert 0 < answer.wait_ms <= bench.limits.hold_ms
+    assert bench.claim(batch).state == "wait"
+    assert bench.store.counts().open_batches >= 1
+
+
+def test_nothing_is_guarded_on_a_server_that_runs_on(bench: Bench) -> None:
+    settled(bench)
+
+    batch = bench.release()
+
+    assert isinstance(batch, Released)
+    assert bench.claim(batch).state == "claimed"
+
+
+def test_times_are_the_servers(bench: Bench) -> None:
+    seconds, _ = bench.store.client.time()  # type: ignore[attr-defined]
+
+    assert abs(bench.store.counts().now_ms / 1000 - seconds) < 60
+
+
+def test_a_server_that_forgot_its_scripts_is_given_them_again(bench: Bench) -> None:
+    settled(bench)
+    bench.store.client.script_flush()  # type: ignore[attr-defined]
+
+    assert isinstance(bench.release(), Released)
+
+
+def test_no_key_lies_outside_of_the_prefix_and_the_tag_of_the_resource(
+    bench: Bench, redis_client: Redis, unique: str
+) -> None:
+    before = {key for key in redis_client.keys("*") if not key.startswith(unique.encode())}
+    settled(bench)
+    batch = bench.released()
+    bench.claim(batch)
+    bench.settle(batch, "x")
+
+    after = {key for key in redis_client.keys("*") if not key.startswith(unique.encode())}
+    assert after == before
+    assert all("{r}" in key for key in bench.snapshot())
+
+
+def test_nothing_but_books_is_left_when_all_is_done(bench: Bench) -> None:
+    settled(bench)
+    if bench.claim("unused").state == "claimed":
+        bench.settle("unused")
+    bench.drain()
+
+    assert bench.store.counts().done == 2
+    kinds = {key.split(":b:")[-1].split(":")[0] for key in bench.snapshot()}
+    assert not kinds & {"q", "r", "k", "batch", "entries", "open", "claimed", "offers", "ids"}
+
+
+def test_leased_messages_are_staged_once_and_their_leases_go_with_them(bench: Bench) -> None:
+    client = bench.store.client  # type: ignore[attr-defined]
+    leases = bench.store.keys["leases"]  # type: ignore[attr-defined]
+    client.hset(leases, mapping={"1": "raw", "2": "raw"})
+    arrivals = [Arrival("m1", "w", op("a"), "1"), Arrival("m2", "w", op("b"), "2")]
+
+    assert bench.store.stage(bench.token, arrivals, leases).operations == 2
+    assert client.exists(leases) == 0
+    assert bench.store.stage(bench.token, arrivals, leases).operations == 0
+    assert bench.store.forget([]) == 0
+    assert bench.store.counts().waiting == 2

@@ -1,0 +1,347 @@
+"""The memory store decides exactly as the Lua scripts do, and both as the books of this module.
+
+Random scripts of acts run on both stores with equal clocks: every answer and all counts must be
+equal, and the counts must be those that follow from the answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis import Redis
+
+from builders import Bench, Read, memory_bench, op, read, redis_bench
+from celery_batcher.clock import ManualClock
+from celery_batcher.store.base import (
+    Admission,
+    Arrival,
+    Claim,
+    Counts,
+    Limits,
+    Released,
+    Staged,
+    WatcherOptions,
+)
+
+WATCHERS = ("u", "v")
+MEBIBYTE = 1024 * 1024
+
+
+@dataclass
+class Books:
+    """What the counts must be, worked out from the answers alone."""
+
+    max_attempts: dict[str, int] = field(default_factory=dict)
+    admitted: dict[str, tuple[int, int]] = field(default_factory=dict)
+    staged: int = 0
+    staged_cost: int = 0
+    settled: int = 0
+    settled_cost: int = 0
+    done: int = 0
+    dead: int = 0
+    dead_cost: int = 0
+    expired: int = 0
+    aside: int = 0
+    open: dict[str, Released] = field(default_factory=dict)
+    running: dict[str, tuple[Released, list[Read]]] = field(default_factory=dict)
+    holds: dict[str, tuple[int, int]] = field(default_factory=dict)
+    limited: set[str] = field(default_factory=set)
+
+    def take_out(self, id: str, outcomes: str) -> None:
+        """A batch was settled or expired."""
+        batch, entries = self.running.pop(id)
+        for at, one in enumerate(entries):
+            outcome = outcomes if len(outcomes) == 1 else outcomes[at]
+            tries = self.max_attempts[batch.watcher]
+            if outcome == "r" and tries and one.attempt >= tries:
+                outcome = "x"
+            if outcome in "dx":
+                self.settled, self.settled_cost = self.settled + 1, self.settled_cost + one.cost
+            if outcome == "d":
+                self.done += 1
+            if outcome == "x":
+                self.dead, self.dead_cost = self.dead + 1, self.dead_cost + one.cost
+
+    def check(self, counts: Counts) -> None:
+        """Compare with what a store says."""
+        running = [batch for batch, _ in self.running.values()]
+        opened = list(self.open.values())
+        released = sum(batch.operations for batch in (*running, *opened))
+        released_cost = sum(batch.cost for batch in (*running, *opened))
+        held = sum(cost for ends, cost in self.holds.values() if ends > counts.now_ms)
+        expected = {
+            "admitted": sum(n for n, _ in self.admitted.values()),
+            "admitted_cost": sum(cost for _, cost in self.admitted.values()),
+            "admitted_messages": len(self.admitted),
+            "waiting": self.staged - self.settled - released,
+            "waiting_cost": self.staged_cost - self.settled_cost - released_cost,
+            "open": sum(batch.operations for batch in opened),
+            "open_cost": sum(batch.cost for batch in opened),
+            "open_batches": len(opened),
+            "running": sum(batch.operations for batch in running),
+            "running_cost": sum(batch.cost for batch in running),
+            "running_batches": len(running),
+            "done": self.done,
+            "dead": self.dead,
+            "dead_cost": self.dead_cost,
+            "expired_batches": self.expired,
+            "set_aside": self.aside,
+            "held": held + sum(one.cost for one in opened if one.id in self.limited),
+        }
+        assert {name: getattr(counts, name) for name in expected} == expected
+
+
+class Pair:
+    """Both stores, given the same acts."""
+
+    def __init__(self, client: Redis, prefix: str) -> None:
+        self.clock = ManualClock()
+        self.memory: Bench = memory_bench(self.clock)
+        self.redis: Bench = redis_bench(self.clock, client, prefix)
+        self.limits = Limits(capacity=20, flush_ms=500, max_open_batches=4)
+        self.books = Books()
+        self.batches: list[str] = []
+        self.messages: list[tuple[str, str, bytes]] = []
+        self.numbers = count()
+        self.configure(20, {"max_batch_size": 3})
+        self.both("take_turn", "turn", 10**9)
+
+    def both(self, act: str, *args: Any, **kwargs: Any) -> Any:
+        """Do one act on both stores, and compare."""
+        ours = getattr(self.memory.store, act)(*args, **kwargs)
+        theirs = getattr(self.redis.store, act)(*args, **kwargs)
+        if act == "take_turn":
+            ours, theirs = (replace(one, lanes=tuple(sorted(one.lanes))) for one in (ours, theirs))
+        assert ours == theirs, f"{act}{args}: memory says {ours}, Redis {theirs}"
+        return ours
+
+    def check(self) -> None:
+        self.books.check(self.both("counts"))
+
+    # Acts, named as in the strategy
+
+    def configure(self, capacity: int | None, options: dict[str, Any]) -> None:
+        self.limits = replace(self.limits, capacity=capacity)
+        watchers = [WatcherOptions(name, **options) for name in WATCHERS]
+        self.books.max_attempts.update({one.name: one.max_attempts for one in watchers})
+        self.both("configure", self.limits, watchers)
+
+    def admit(self, watcher: str, ops: list[dict[str, Any]], buffer_size: int) -> None:
+        numbered = [(f"o{next(self.numbers)}", one) for one in ops]
+        data = b"".join(
+            op(one.get("id") or id, enqueued_ms=self.clock.now_ms(),
+               registered=bool(one.get("id")), **{k: v for k, v in one.items() if k != "id"})
+            for id, one in numbered
+        )  # fmt: skip
+        message = Admission(
+            f"m{next(self.numbers)}", watcher, len(ops), sum(one["cost"] for one in ops)
+        )
+        if self.both("admit", [message], buffer_size).messages:
+            self.books.admitted[message.id] = (message.operations, message.cost)
+            self.messages.append((message.id, watcher, data))
+
+    def stage(self, which: int, token: str = "turn") -> None:
+        if not self.messages:
+            return
+        id, watcher, data = self.messages[which % len(self.messages)]
+        before = self.memory.store.counts()
+        staged: Staged = self.both("stage", token, [Arrival(id, watcher, data)], "")
+        if not staged.lost:
+            self.books.admitted.pop(id, None)
+            self.books.staged += staged.operations
+            after = self.memory.store.counts()
+            self.books.staged_cost += after.waiting_cost - before.waiting_cost
+            self.books.aside += staged.set_aside
+
+    def put(self, watcher: str, ops: list[dict[str, Any]]) -> None:
+        self.admit(watcher, ops, 10**6)
+        self.stage(-1)
+
+    def garbage(self, data: bytes) -> None:
+        id = f"m{next(self.numbers)}"
+        good = len(read(bytes(8) + data)) if data.startswith(b"\0\0\0\x28") else 0
+        staged = self.both("stage", "turn", [Arrival(id, "u", data)], "")
+        assert good == staged.operations == 0
+        self.books.aside += staged.set_aside
+
+    def withdraw(self, which: int) -> None:
+        if self.messages:
+            id = self.messages[which % len(self.messages)][0]
+            self.both("withdraw", [id])
+            self.books.admitted.pop(id, None)
+
+    def repeat(self, which: int) -> None:
+        if self.messages:
+            self.both("repeat", self.messages[which % len(self.messages)][0])
+
+    def release(self, token: str = "turn") -> None:
+        id = f"b{next(self.numbers)}"
+        answer = self.both("release", token, id, self.limits)
+        if isinstance(answer, Released):
+            self.batches.append(id)
+            self.books.open[id] = answer
+            if self.limits.capacity is not None:
+                self.books.limited.add(id)
+
+    def _batch(self, which: int) -> str:
+        return self.batches[which % len(self.batches)] if self.batches else "none"
+
+    def claim(self, which: int, nonce: str, ms: int) -> None:
+        id = self._batch(which)
+        answer: Claim = self.both("claim", id, nonce, self.limits, ms)
+        if answer.state == "recalled":
+            del self.books.open[id]
+        if answer.state == "claimed" and id in self.books.open:
+            batch = self.books.open.pop(id)
+            self.books.running[id] = (batch, read(answer.entries))
+            if id in self.books.limited:
+                self.books.holds[id] = (self.clock.now_ms() + self.limits.hold_ms, batch.cost)
+
+    def renew(self, which: int, nonce: str) -> None:
+        id = self._batch(which)
+        answer = self.both("renew", id, nonce, self.limits, f"r{next(self.numbers)}")
+        if answer and id in self.books.holds:
+            cost = self.books.holds[id][1]
+            self.books.holds[id] = (self.clock.now_ms() + self.limits.hold_ms, cost)
+
+    def settle(self, which: int, nonce: str, outcomes: str) -> None:
+        id = self._batch(which)
+        known = self.books.running.get(id)
+        letters = (outcomes * 1000)[: known[0].operations] if known else "d"
+        letters = outcomes if len(outcomes) == 1 else letters
+        forget = [one.id for one in known[1] if one.registered] if known else []
+        if self.both("settle", id, nonce, letters, "why", forget) and known:
+            self.books.take_out(id, letters)
+
+    def expire(self, most: int) -> None:
+        for late in self.both("expire", "turn", self.limits, "late", most):
+            self.books.take_out(late.id, "r")
+            self.books.expired += 1
+
+    def probe(self, ms: int, most: int) -> None:
+        for recalled in self.both("probe", "turn", ms, most):
+            del self.books.open[recalled.id]
+
+    def offer(self, most: int) -> None:
+        self.both("offer", "turn", most)
+
+    def published(self, which: int) -> None:
+        self.both("published", [self._batch(which)])
+
+    def pause(self, ms: int) -> None:
+        self.both("pause", ms)
+
+    def shut(self, ms: int) -> None:
+        self.both("shut", ms)
+
+    def advance(self, ms: int) -> None:
+        self.clock.advance(ms / 1000)
+
+    def idle(self, watcher: str) -> None:
+        self.both("idle", watcher)
+
+    def forget(self, which: int) -> None:
+        self.both("forget", [self.messages[which % len(self.messages)][0]] if self.messages else [])
+
+    def want(self, ms: int, wake: bool) -> None:
+        self.both("want", ms, wake=wake)
+
+    def look(self) -> None:
+        self.both("take_turn", "turn", 10**9, keep=True)
+        self.both("take_turn", "other", 10, keep=False)
+        for watcher in WATCHERS:
+            self.both("dead", watcher, 50)
+        self.both("set_asides", 50)
+
+
+def act(name: str, *args: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
+    return st.tuples(st.just(name), *args)
+
+
+which = st.integers(-4, 3)
+watcher = st.sampled_from(WATCHERS)
+nonce = st.sampled_from(["n", "n", "n", "other"])
+operation = st.fixed_dictionaries(
+    {
+        "cost": st.one_of(st.integers(0, 6), st.integers(0, 30)),
+        "key": st.sampled_from([None, None, "a", "b", "c"]),
+        "priority": st.integers(0, 2),
+        "batchable": st.sampled_from([True, True, True, False]),
+    },
+    optional={
+        "id": st.sampled_from(["x", "y"]),
+        "payload": st.sampled_from([b"", b"0" * 400_000]),
+        "attempt": st.integers(1, 3),
+    },
+)
+operations = st.lists(operation, min_size=1, max_size=8)
+options = st.fixed_dictionaries(
+    {
+        "max_batch_size": st.sampled_from([1, 3, 20]),
+        "max_attempts": st.integers(0, 3),
+        "max_concurrent_batches": st.sampled_from([0, 0, 1, 2]),
+        "weight": st.integers(1, 3),
+        "batch_by_key": st.booleans(),
+    }
+)
+acts = st.one_of(
+    act("put", watcher, operations),
+    act("put", watcher, operations),
+    act("release"),
+    act("release"),
+    act("release"),
+    act("claim", which, nonce, st.sampled_from([500, 60_000])),
+    act("claim", which, nonce, st.sampled_from([500, 60_000])),
+    act("settle", which, nonce, st.sampled_from(["d", "r", "g", "x", "drgx", "gd", "rr"])),
+    act("renew", which, nonce),
+    act("advance", st.sampled_from([1, 7, 100, 500, 1009, 1010, 5000])),
+    act("advance", st.sampled_from([1, 7, 100, 500, 1009, 1010, 5000])),
+    act("configure", st.sampled_from([None, 0, 1, 9, 20, 100]), options),
+    act("admit", watcher, operations, st.sampled_from([5, 10**6])),
+    act("stage", which, st.sampled_from(["turn", "turn", "lost"])),
+    act("withdraw", which),
+    act("repeat", which),
+    act("expire", st.integers(1, 3)),
+    act("probe", st.sampled_from([0, 1000]), st.integers(1, 3)),
+    act("offer", st.integers(1, 3)),
+    act("published", which),
+    act("pause", st.sampled_from([-1, 0, 50, 700])),
+    act("shut", st.sampled_from([50, 700])),
+    act("idle", watcher),
+    act("forget", which),
+    act("want", st.integers(0, 5000), st.booleans()),
+    act("release", st.just("lost")),
+    act("garbage", st.binary(max_size=60)),
+    act("look"),
+)
+
+_prefixes = count()
+
+
+@pytest.fixture(scope="module")
+def client(redis_client: Redis) -> Iterator[Redis]:
+    yield redis_client
+    for key in redis_client.scan_iter("twin*", count=1000):
+        redis_client.delete(key)
+
+
+@settings(
+    max_examples=300,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow,
+                           HealthCheck.data_too_large, HealthCheck.large_base_example],
+)  # fmt: skip
+@given(script=st.lists(acts, max_size=60))
+def test_both_stores_give_the_same_answers_and_keep_the_same_counts(
+    client: Redis, script: list[tuple[Any, ...]]
+) -> None:
+    pair = Pair(client, f"twin{next(_prefixes)}:")
+    for name, *args in script:
+        getattr(pair, name)(*args)
+        pair.check()
+    pair.look()

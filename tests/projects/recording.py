@@ -1,0 +1,144 @@
+"""A Celery project whose handlers write down what they get, and do what payloads tell them.
+
+Workers and beat import it with `celery -A projects.recording`; a test builds the same project in
+its own process, to enqueue. What batchers and watchers there are stands in a JSON file, whose path
+is in `RECORDING_PROJECT`.
+
+A payload is a dictionary; its ``do`` lists what the first, second, ... attempt does:
+
+====== ==========================================================================
+ok     nothing; so does every attempt that is not listed
+raise  raise an error
+hang   sleep for a minute, unless a limit ends it
+gate   wait until the file ``gate`` is in the project's directory
+late   return two seconds after the batch's deadline
+spin   keep the processor busy for 30 ms
+====== ==========================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+
+from celery_batcher import Batch, Batcher, ProvisionedResource, Watcher
+
+VARIABLE = "RECORDING_PROJECT"
+
+
+class HandlerError(Exception):
+    """What a handler raises when a payload says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """An app with its batchers, and its watchers by name."""
+
+    app: Celery
+    batchers: dict[str, Batcher]
+    watchers: dict[str, Watcher]
+
+
+class Recorder:
+    """The journal: a line when a handler starts and one when it ends, from any process."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def handler(self) -> Callable[[Batch], None]:
+        """A handler that records and does what payloads say."""
+
+        def handle(batch: Batch) -> None:
+            started = time.monotonic()
+            operations = [[op.id, op.attempt, op.payload, op.key, op.priority] for op in batch]
+            self._write("start", batch, t=started, cost=batch.cost, operations=operations)
+            outcome = "returned"
+            try:
+                for op in batch:
+                    self._act(op.payload.get("do", []), op.attempt, batch)
+            except BaseException as exc:
+                outcome = type(exc).__name__
+                raise
+            finally:
+                self._write("end", batch, t=time.monotonic(), outcome=outcome)
+
+        return handle
+
+    def note_flusher(self, batcher: str) -> Callable[[str, int, str, Any], None]:
+        """A listener that notes which process flushes a batcher."""
+
+        def listen(event: str, _val: int, _msg: str, _metadata: Any) -> None:
+            if event == "flush-start":
+                (self._directory / f"flusher-{batcher}.{os.getpid()}").touch()
+
+        return listen
+
+    def _act(self, actions: list[str], attempt: int, batch: Batch) -> None:
+        action = actions[attempt - 1] if attempt <= len(actions) else "ok"
+        if action == "raise":
+            raise HandlerError(f"attempt {attempt} was told to raise")
+        if action == "hang":
+            time.sleep(60)
+        elif action == "gate":
+            while not (self._directory / "gate").exists():
+                time.sleep(0.01)
+        elif action == "late":
+            time.sleep(batch.remaining + 2.0)
+        elif action == "spin":
+            until = time.process_time() + 0.03
+            while time.process_time() < until:
+                pass
+
+    def _write(self, event: str, batch: Batch, **fields: Any) -> None:
+        line = {"event": event, "batch": batch.id, "watcher": batch.watcher, "pid": os.getpid()}
+        data = json.dumps(line | fields).encode() + b"\n"
+        # One write with O_APPEND is whole, whatever happens to the process afterwards.
+        journal = os.open(
+            self._directory / "journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT, mode=0o600
+        )
+        try:
+            os.write(journal, data)
+        finally:
+            os.close(journal)
+
+
+def build(settings: dict[str, Any]) -> Project:
+    """Make the project that the settings describe."""
+    app = Celery("recording", broker=settings["broker"], set_as_current=False)
+    app.conf.update(
+        broker_connection_retry_on_startup=True,
+        worker_prefetch_multiplier=1,
+        worker_send_task_events=False,
+        **settings["conf"],
+    )
+    recorder = Recorder(Path(settings["directory"]))
+    batchers: dict[str, Batcher] = {}
+    watchers: dict[str, Watcher] = {}
+    for name, described in settings["batchers"].items():
+        capacity = described.get("capacity")
+        resource = (
+            None
+            if capacity is None
+            else ProvisionedResource(capacity, name=described.get("resource"))
+        )
+        options = {"start_grace": 0.05, "max_operation_time": 20.0, **described.get("options", {})}
+        batcher = Batcher(name, app=app, rate_limiter=resource, **options)
+        if described.get("note_flusher"):
+            batcher.add_listener(recorder.note_flusher(name))
+        batchers[name] = batcher
+        for watcher_name, watcher_options in described["watchers"].items():
+            decorate = batcher.watcher(name=watcher_name, **watcher_options)
+            watchers[watcher_name] = decorate(recorder.handler())
+    app.finalize()
+    return Project(app, batchers, watchers)
+
+
+if VARIABLE in os.environ:
+    app = build(json.loads(Path(os.environ[VARIABLE]).read_text())).app

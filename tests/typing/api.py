@@ -1,0 +1,65 @@
+"""The public API as users type it: checked by mypy, never run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+from celery import Celery
+
+from celery_batcher import Batch, Batcher, Operation, ProvisionedResource, Status, Throttled
+
+app = Celery("proj", broker="memory://")
+resource = ProvisionedResource(20_000, name="cosmos", window=timedelta(seconds=1))
+batcher = Batcher("cosmos", app=app, rate_limiter=resource, flush_interval=0.1)
+
+
+def cost_of(payload: Any) -> int:
+    return len(payload)
+
+
+@batcher.watcher(max_batch_size=100, max_operation_time=timedelta(minutes=1), cost=cost_of)
+def write(batch: Batch) -> None:
+    first: Operation = batch[0]
+    rest: list[Operation] = list(batch[1:])
+    names: tuple[str, str, int, int, str | None] = (
+        first.id,
+        first.watcher,
+        first.cost,
+        first.attempt,
+        first.key,
+    )
+    seconds: float = batch.remaining
+    print(names)  # noqa: T201
+    if not rest and seconds < 1:
+        raise Throttled(retry_after=2.0)
+
+
+def rows() -> Iterator[dict[str, int]]:
+    yield {"id": 1}
+
+
+def produce() -> None:
+    id: str = write.enqueue({"id": 1}, cost=10, key="tenant", priority="high", batchable=False)
+    enqueued: int = write.enqueue_many(rows(), cost=lambda row: 5 + len(row), pack=100)
+    same: str = batcher.enqueue(write.operation({"id": 2}, cost=10, id=id))
+    numbers: tuple[int, int, int] = (
+        batcher.operations_in_buffer(),
+        batcher.needs_capacity(),
+        batcher.inflight(),
+    )
+    status: Status = batcher.status()
+    listener: int = batcher.add_listener(lambda event, val, msg, metadata: None)
+    batcher.remove_listener(listener)
+    batcher.pause()
+    batcher.pause(None)
+    batcher.pause(timedelta(seconds=1))
+    batcher.resume()
+    batcher.flush()
+    print(enqueued, same, numbers, status.waiting)  # noqa: T201
+
+
+def run() -> None:
+    batcher.start()
+    batcher.stop()

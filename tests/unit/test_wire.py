@@ -1,0 +1,408 @@
+"""Entries and messages: they come back as they went, and garbage is refused with its reason."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kombu import serialization
+
+from builders import op
+from celery_batcher import ConfigurationError, PayloadError, wire
+
+JSON = wire.accepted(["json"])
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40).filter(
+    lambda text: len(text.encode()) <= wire.MAX_ID
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+
+
+def entry(**changes: Any) -> bytes:
+    fields: dict[str, Any] = {
+        "id": b"id",
+        "cost": 1,
+        "payload": b"1",
+        "serializer": b"json",
+        "flags": wire.BATCHABLE,
+        "priority": 1,
+        "key": b"",
+        "attempt": 1,
+        "enqueued_ms": 0,
+    }
+    return wire.encode_entry(**{**fields, **changes})
+
+
+@settings(max_examples=50)
+@given(
+    id=names,
+    key=st.none() | names,
+    cost=st.integers(0, 2**53 - 1),
+    payload=st.binary(max_size=50),
+    priority=st.integers(0, 2),
+    attempt=st.integers(1, 65535),
+    enqueued_ms=st.integers(0, 2**63),
+    batchable=st.booleans(),
+    registered=st.booleans(),
+)
+def test_an_entry_comes_back_as_it_went(  # noqa: PLR0917
+    id: str,
+    key: str | None,
+    cost: int,
+    payload: bytes,
+    priority: int,
+    attempt: int,
+    enqueued_ms: int,
+    batchable: bool,
+    registered: bool,
+) -> None:
+    flags = wire.flags_of(batchable=batchable, registered=registered, keyed=key is not None)
+    data = entry(
+        id=id.encode(),
+        key=(key or "").encode(),
+        cost=cost,
+        payload=payload,
+        priority=priority,
+        attempt=attempt,
+        enqueued_ms=enqueued_ms,
+        flags=flags,
+    )
+
+    assert wire.decode_entry(data) == (
+        wire.Entry(flags, priority, attempt, cost, enqueued_ms, "json", id, key, payload),
+        len(data),
+    )
+
+
+def test_the_layout_of_an_entry_is_pinned() -> None:
+    data = entry(id=b"ab", key=b"k", cost=258, flags=5, payload=b'"x"', attempt=3)
+
+    assert data == bytes.fromhex(
+        "00000023 01 05 01 04 0003 0000000000000102 0000000000000000 02 00016a736f6e 6162 6b 227822"
+    )
+
+
+@given(st.lists(st.binary(max_size=20), min_size=1, max_size=5))
+@settings(max_examples=30)
+def test_entries_laid_end_to_end_are_told_apart(payloads: list[bytes]) -> None:
+    entries = [entry(payload=payload) for payload in payloads]
+    data = b"".join(entries)
+
+    assert [one.payload for one in wire.decode_entries(data)] == payloads
+    assert list(wire.split_entries(data)) == entries
+
+
+def test_a_new_attempt_changes_nothing_else() -> None:
+    before, after = wire.decode_entry(entry())[0], None
+    after = wire.decode_entry(wire.with_attempt(entry(), 258))[0]
+
+    assert after.attempt == 258
+    assert [getattr(after, name) for name in ("id", "cost", "payload", "flags")] == [
+        getattr(before, name) for name in ("id", "cost", "payload", "flags")
+    ]
+
+
+def read(data: bytes) -> list[wire.Entry] | None:
+    """Entries, or None when the bytes are malformed; any other error is a failure."""
+    try:
+        return wire.decode_entries(data)
+    except wire.MalformedError:
+        return None
+
+
+@settings(max_examples=150)
+@given(
+    at=st.integers(0, 80), garbage=st.binary(min_size=1, max_size=8), cut=st.none() | st.integers()
+)
+def test_garbage_in_any_position_is_malformed_or_an_entry_and_nothing_else(
+    at: int, garbage: bytes, cut: int | None
+) -> None:
+    good = op("some id", key="a key", payload=b"payload") + op("other")
+    data = (good[:at] + garbage + good[at + len(garbage) :])[: cut and abs(cut) % 120]
+    entries = read(data)
+
+    assert entries is None or len(entries) == len(list(wire.split_entries(data)))
+
+
+@settings(max_examples=100)
+@given(st.binary(max_size=100))
+def test_bytes_are_malformed_or_entries_and_nothing_else(data: bytes) -> None:
+    read(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "no entry"),
+        (op("a")[:-1], "truncated"),
+        (op("a")[:28], "truncated"),
+        (op("a")[:4] + b"\x09" + op("a")[5:], "unknown version 9"),
+        (entry(priority=3), "impossible"),
+        (entry(cost=2**53), "impossible"),
+        (entry(attempt=0), "impossible"),
+        (entry(id=b""), "impossible"),
+    ],
+)
+def test_what_is_wrong_with_an_entry_is_said(data: bytes, reason: str) -> None:
+    with pytest.raises(wire.MalformedError, match=reason):
+        wire.decode_entries(data)
+
+
+def test_a_name_that_is_not_utf8_is_read_all_the_same() -> None:
+    found, _ = wire.decode_entry(entry(id=b"a\xff", key=b"\xfe", flags=wire.HAS_KEY))
+
+    assert (found.id, found.key) == ("a\\xff", "\\xfe")
+
+
+# Payloads
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@given(json_values)
+def test_a_payload_comes_back_as_it_went(payload: Any) -> None:
+    data = wire.encode_payload(payload, "json")
+
+    assert wire.decode_payload("json", data, JSON) == payload
+
+
+@pytest.mark.parametrize("serializer", ["json", "pickle"])
+def test_the_serializers_of_kombu_are_used(serializer: str) -> None:
+    data = wire.encode_payload({"a": [1, "ü"]}, serializer)
+
+    assert wire.decode_payload(serializer, data, wire.accepted([serializer])) == {"a": [1, "ü"]}
+
+
+def test_a_serializer_that_is_not_accepted_is_refused() -> None:
+    with pytest.raises(serialization.ContentDisallowed):
+        wire.decode_payload("pickle", wire.encode_payload(1, "pickle"), JSON)
+    with pytest.raises(serialization.ContentDisallowed):
+        wire.decode_payload("json", b"1", wire.accepted(["yaml"]))
+
+
+def test_a_payload_that_cannot_be_serialised_says_its_type_and_the_serializer() -> None:
+    with pytest.raises(PayloadError, match=r"type set .* with json|type object .* with json"):
+        wire.encode_payload(object(), "json")
+
+
+def test_a_payload_that_refers_to_itself_is_refused() -> None:
+    payload: list[Any] = []
+    payload.append(payload)
+
+    with pytest.raises(PayloadError):
+        wire.encode_payload(payload, "json")
+
+
+def test_a_payload_above_a_mebibyte_is_refused_with_its_size() -> None:
+    assert len(wire.encode_payload("x" * (wire.MAX_PAYLOAD - 2), "json")) == wire.MAX_PAYLOAD
+    with pytest.raises(PayloadError, match=f"{wire.MAX_PAYLOAD + 1} bytes is above 1048576"):
+        wire.encode_payload("x" * (wire.MAX_PAYLOAD - 1), "json")
+
+
+def test_an_unknown_serializer_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigurationError, match=r"batcher_serializer.*nonesuch"):
+        wire.encode_payload(1, "nonesuch")
+
+
+# What a worker gets
+
+
+def stored(*entries: bytes) -> bytes:
+    return b"".join(struct.pack(">Q", at) + one for at, one in enumerate(entries))
+
+
+def test_a_claimed_batch_is_opened_in_order_with_every_attribute() -> None:
+    opened = wire.open_entries(
+        stored(
+            op("a", cost=3, key="k", priority=0, batchable=False, registered=True, attempt=2),
+            op("b", payload=b"[1]"),
+        ),
+        "w",
+        JSON,
+    )
+
+    first, second = opened.operations
+    assert (first.id, first.watcher, first.cost, first.payload, first.attempt) == (
+        "a",
+        "w",
+        3,
+        "x",
+        2,
+    )
+    assert (first.batchable, first.key, first.priority) == (False, "k", "high")
+    assert (second.payload, second.key, second.priority, second.batchable) == (
+        [1],
+        None,
+        "normal",
+        True,
+    )
+    assert (opened.outcomes, opened.registered, opened.reason) == ("dd", ["a"], "")
+
+
+def test_an_unreadable_payload_does_not_fail_its_neighbours() -> None:
+    opened = wire.open_entries(
+        stored(
+            op("a"),
+            op("bad", payload=b"{"),
+            op("b"),
+            op("strange", serializer="pickle"),
+            op("bytes", payload=b"\xff\xff"),
+        ),
+        "w",
+        JSON,
+    )
+
+    assert [one.id for one in opened.operations] == ["a", "b"]
+    assert opened.outcomes == "dxdxx"
+    assert "bytes" in opened.reason
+
+
+# Messages
+
+
+def message(**changes: Any) -> tuple[dict[str, Any], str]:
+    return {**wire.message_headers("m", 1), **changes}, wire.message_body("b", "w", op("a"))
+
+
+def test_a_message_comes_back_as_it_went() -> None:
+    found = wire.decode_message(*message())
+
+    assert found == wire.Message("m", "b", "w", op("a"), 1)
+
+
+def test_a_message_is_a_celery_task_message_of_protocol_two() -> None:
+    headers, body = message()
+    args, kwargs, embed = json.loads(body)
+
+    assert headers["task"] == wire.RETURN_TASK
+    assert {"lang", "task", "id", "root_id", "parent_id"} <= set(headers)
+    assert args == ["b", "w", base64.b64encode(op("a")).decode()]
+    assert kwargs == {}
+    assert set(embed) == {"callbacks", "errbacks", "chain", "chord"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": None},
+        {"id": ""},
+        {"id": "x" * 256},
+        {"id": 7},
+        {"task": "proj.tasks.add"},
+        {"task": None},
+        {"v": 2},
+        {"v": None},
+        {"v": "1"},
+        {"n": 0},
+        {"n": 1001},
+        {"n": "1"},
+        {"n": None},
+        {"n": -1},
+    ],
+)
+def test_a_message_with_wrong_headers_is_malformed(changes: dict[str, Any]) -> None:
+    headers, body = message(**changes)
+
+    with pytest.raises(wire.MalformedError):
+        wire.decode_message(headers, body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "{",
+        "null",
+        "[]",
+        "[[], {}, {}]",
+        '[["b", "w"], {}, {}]',
+        '[["b", "w", 1], {}, {}]',
+        '[["b", "w", "not base64!"], {}, {}]',
+        '[["b", 1, "YQ=="], {}, {}]',
+        '[[null, "w", "YQ=="], {}, {}]',
+        '[["b", "w", "ä"], {}, {}]',
+        b"\xff\xfe",
+        b"\x00",
+        "[" * 100_000,
+    ],
+)
+def test_a_message_with_a_wrong_body_is_malformed_and_says_its_id(body: str | bytes) -> None:
+    with pytest.raises(wire.MalformedError) as caught:
+        wire.decode_message(message()[0], body)
+
+    assert caught.value.id == "m"
+
+
+def envelope(**changes: Any) -> bytes:
+    headers, body = message()
+    whole = {"body": body, "headers": headers, "properties": {}, "content-type": "x", **changes}
+    return json.dumps(whole).encode()
+
+
+def test_a_message_in_a_redis_list_comes_back_with_and_without_base64() -> None:
+    body = message()[1].encode()
+    wrapped = envelope(body=base64.b64encode(body).decode(), properties={"body_encoding": "base64"})
+
+    assert wire.decode_envelope(envelope()) == wire.decode_envelope(wrapped)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"\xff",
+        b"null",
+        b"[]",
+        b"7",
+        b"{}",
+        b'"text"',
+        b"[" * 100_000,
+        envelope(headers=None),
+        envelope(headers=[]),
+        envelope(headers={}),
+        envelope(properties=None),
+        envelope(properties=[]),
+        envelope(body=None),
+        envelope(body=7),
+        envelope(body={"a": 1}),
+        envelope(body="?", properties={"body_encoding": "base64"}),
+        envelope(body=None, properties={"body_encoding": "base64"}),
+    ],
+)
+def test_a_wrong_envelope_is_malformed_and_nothing_else(raw: bytes) -> None:
+    with pytest.raises(wire.MalformedError):
+        wire.decode_envelope(raw)
+
+
+@settings(max_examples=100)
+@given(at=st.integers(0, 400), garbage=st.binary(min_size=1, max_size=6))
+def test_garbage_in_any_position_of_an_envelope_is_malformed_or_a_message(
+    at: int, garbage: bytes
+) -> None:
+    good = envelope()
+    raw = good[:at] + garbage + good[at + len(garbage) :]
+    try:
+        found = wire.decode_envelope(raw)
+    except wire.MalformedError:
+        return
+    assert isinstance(found, wire.Message)
+
+
+def test_what_we_write_into_redis_lists_is_what_we_read_from_them() -> None:
+    template = wire.envelope_template("b", "w", "celery_batcher.b.w")
+    raw = wire.encode_envelope(template, "m", 2, op("a") + op("b"))
+
+    assert wire.decode_envelope(raw.encode()) == wire.Message("m", "b", "w", op("a") + op("b"), 2)
+    whole = json.loads(raw)
+    assert whole["properties"]["delivery_info"]["routing_key"] == "celery_batcher.b.w"
+
+
+def test_equal_bytes_have_equal_fingerprints() -> None:
+    assert wire.fingerprint(b"a") == wire.fingerprint(b"a") != wire.fingerprint(b"b")
