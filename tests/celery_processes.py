@@ -31,9 +31,23 @@ class CeleryProcess:
     def __init__(self, name: str, args: Sequence[str], directory: Path, project: Path) -> None:
         self.name = name
         self.log = directory / f"{name}.log"
-        env = {**os.environ, recording.VARIABLE: str(project), "PYTHONPATH": str(TESTS)}
-        command = [sys.executable, "-m", "celery", "-A", "projects.recording", *args]
-        self._process = GuardedProcess(command, directory=directory, log=self.log, env=env)
+        self._directory = directory
+        self._env = {**os.environ, recording.VARIABLE: str(project), "PYTHONPATH": str(TESTS)}
+        self._command = [sys.executable, "-m", "celery", "-A", "projects.recording", *args]
+        self.start()
+
+    def start(self) -> None:
+        """Start it, or start it again."""
+        self._logged_before = self.log.stat().st_size if self.log.exists() else 0
+        self._told_to_end = False
+        self._process = GuardedProcess(
+            self._command, directory=self._directory, log=self.log, env=self._env
+        )
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended without being told to."""
+        return not (self._process.running or self._told_to_end)
 
     @property
     def pid(self) -> int:
@@ -46,11 +60,11 @@ class CeleryProcess:
         return [child.pid for child in psutil.Process(self.pid).children(recursive=True)]
 
     def await_log(self, text: str, *, timeout: float = 30.0) -> None:
-        """Wait until the process has logged a text."""
+        """Wait until the process has logged a text since its start."""
 
         def logged() -> bool:
             assert self._process.running, f"{self.name} ended:\n{self.log_tail()}"
-            return text in self.log.read_text(errors="replace")
+            return text.encode() in self.log.read_bytes()[self._logged_before :]
 
         eventually(logged, timeout=timeout, retry=())
 
@@ -64,10 +78,12 @@ class CeleryProcess:
 
     def kill(self) -> None:
         """Kill it with all its children."""
+        self._told_to_end = True
         self._process.kill()
 
     def stop(self) -> None:
         """End it in good order; what does not end in time is killed."""
+        self._told_to_end = True
         self._process.stop(timeout=5.0)
 
 
@@ -237,6 +253,17 @@ class Fleet:
         self.processes.append(process)
         return process
 
+    def restart_failed(self) -> None:
+        """Start what ended by itself again, as the supervisor of a production system does.
+
+        A worker's parent may end when its broker does: closing the lost connection, Kombu 5.7
+        raises an AttributeError that Celery does not survive.
+        """
+        for process in self.processes:
+            if process.failed:
+                process.kill()  # its children too
+                process.start()
+
     def open_gate(self) -> None:
         """Let handlers go on that wait at the gate."""
         (self.directory / "gate").touch()
@@ -257,6 +284,7 @@ class Fleet:
             batcher = self.project.batchers[name]
 
             def settled(batcher: Any = batcher) -> None:
+                self.restart_failed()
                 status = batcher.status()
                 left = (status.admitted, status.waiting, status.released, status.running)
                 assert left == (0, 0, 0, 0), status

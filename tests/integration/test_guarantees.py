@@ -90,13 +90,21 @@ def crash_server(redis_server: EmbeddedServer) -> Iterator[EmbeddedServer]:
 
 
 @pytest.fixture(scope="module")
-def stack(
+def shared_stack(
     crash_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
-    """The workers and the beat that the tests of this file share."""
     directory = tmp_path_factory.mktemp("stack")
     with Stack(directory, broker=crash_server.url, batchers=BATCHERS) as stack:
         yield stack.start()
+
+
+@pytest.fixture
+def stack(shared_stack: Stack) -> Stack:
+    """The workers and the beat that the tests of this file share, all of them running."""
+    shared_stack.restart_failed()
+    for worker in shared_stack.workers:
+        worker.await_log(" ready.")
+    return shared_stack
 
 
 @pytest.fixture
