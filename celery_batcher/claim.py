@@ -58,7 +58,7 @@ class Claimant:
         claim = self.store.claim(batch_id, nonce, self.limits, lifetime)
         if claim.state != "claimed":
             return {"batch": claim.state}
-        opened = wire.open_entries(claim.entries, self.watcher, accept)
+        opened = wire.open_blocks(claim.blocks, self.watcher, accept)
         if opened.reason:
             logger.error("%s: %s", self.watcher, opened.reason)
         claimed = _Claimed(self, batch_id, nonce, opened)

@@ -19,7 +19,20 @@ offset type    meaning
 29             serializer's name, id, key, payload
 ====== ======= ==================================================
 
-A *stored entry* is an entry behind its sequence number (u64). The Lua scripts read both.
+A *block* is what the index keeps as one element: operations of one watcher, priority and key that
+follow one another, their entries laid end to end behind
+
+====== ======= ==================================================
+offset type    meaning
+====== ======= ==================================================
+0      u64     sequence number of the first; the others count on
+8      u32     operations
+12     u32     bytes of the entries
+16     u64     their cost
+24     u64     their weight in fairness: each counts its cost, 1 at least
+====== ======= ==================================================
+
+Only the Lua scripts make blocks, and take them apart when a batch has no room for a whole one.
 
 A *message* of a lane is a minimal Celery task message (protocol 2): if a worker ever consumes
 a lane by mistake, it runs the task `RETURN_TASK`, which has the broker put it back.
@@ -58,7 +71,9 @@ PRIORITIES = tuple(priority.name for priority in Priority)
 
 _HEADER = struct.Struct(">IBBBBHQQBH")
 _LENGTH = 4
-SEQUENCE = struct.Struct(">Q")
+_BLOCK = struct.Struct(">QIIQQ")
+BLOCK_OPERATIONS, BLOCK_BYTES = 100, 32 * 1024
+"""What a block has at most, unless a single operation is larger."""
 _REGISTRY: Any = serialization.registry  # type: ignore[attr-defined]
 _encode_json = kombu_json.JSONEncoder(separators=(",", ":")).encode
 _decode_json = json.JSONDecoder().decode
@@ -183,25 +198,33 @@ def _text(data: bytes) -> str:
     return data.decode(errors="backslashreplace")
 
 
+def _header(data: bytes, offset: int) -> tuple[int, int, int, int, int, int, int, int, int, int]:
+    """The fields of the header at the offset.
+
+    Raises:
+        MalformedError: there is no entry, or none that is whole.
+    """
+    if len(data) - offset < _HEADER.size:
+        raise MalformedError("truncated entry")
+    fields = _HEADER.unpack_from(data, offset)
+    size, version, _, priority, name, attempt, cost, _, id_, key = fields
+    if version != VERSION:
+        raise MalformedError(f"unknown version {version}")
+    if offset + _LENGTH + size > len(data) or _HEADER.size - _LENGTH + name + id_ + key > size:
+        raise MalformedError("truncated entry")
+    if priority >= len(PRIORITIES) or cost > MAX_COST or not attempt or not id_:
+        raise MalformedError("impossible header")
+    return fields
+
+
 def decode_entry(data: bytes, offset: int = 0) -> tuple[Entry, int]:
     """Read the entry at the offset; return it and the offset behind it.
 
     Raises:
         MalformedError: there is none.
     """
-    if len(data) - offset < _HEADER.size:
-        raise MalformedError("truncated entry")
-    (size, version, flags, priority, name, attempt, cost, enqueued_ms, id_, key) = (
-        _HEADER.unpack_from(data, offset)
-    )
-    end = offset + _LENGTH + size
-    at = offset + _HEADER.size
-    if version != VERSION:
-        raise MalformedError(f"unknown version {version}")
-    if end > len(data) or at + name + id_ + key > end:
-        raise MalformedError("truncated entry")
-    if priority >= len(PRIORITIES) or cost > MAX_COST or not attempt or not id_:
-        raise MalformedError("impossible header")
+    size, _, flags, priority, name, attempt, cost, enqueued_ms, id_, key = _header(data, offset)
+    at, end = offset + _HEADER.size, offset + _LENGTH + size
     names = data[at : at + name + id_ + key]
     entry = Entry(
         flags=flags,
@@ -239,6 +262,65 @@ def split_entries(data: bytes) -> Iterator[bytes]:
         end = offset + _LENGTH + int.from_bytes(data[offset : offset + _LENGTH], "big")
         yield data[offset:end]
         offset = end
+
+
+@dataclass(slots=True)
+class Piece:
+    """Entries that lie end to end and may share a block.
+
+    ``key`` and ``id`` are offset and size in the first entry; ``id`` is that of a registered
+    operation, else None. Registered and unbatchable operations are pieces of their own.
+    """
+
+    priority: int
+    operations: int
+    cost: int
+    weight: int
+    bytes: int
+    single: bool
+    key: tuple[int, int]
+    id: tuple[int, int] | None
+
+
+def split_pieces(data: bytes) -> list[Piece]:
+    """The pieces of a message's entries, in order.
+
+    Raises:
+        MalformedError: the bytes are not entries, or there is none.
+    """
+    pieces: list[Piece] = []
+    together: tuple[int, bytes] | None = None
+    offset = 0
+    while offset < len(data):
+        size, _, flags, priority, name, _, cost, _, id_, key_ = _header(data, offset)
+        size += _LENGTH
+        at = _HEADER.size + name
+        key = data[offset + at + id_ : offset + at + id_ + key_]
+        plain = flags & (BATCHABLE | REGISTERED) == BATCHABLE
+        if (
+            plain
+            and together == (priority, key)
+            and (last := pieces[-1]).operations < BLOCK_OPERATIONS
+            and last.bytes + size <= BLOCK_BYTES
+        ):
+            last.operations += 1
+            last.cost += cost
+            last.weight += cost or 1
+            last.bytes += size
+        else:
+            together = (priority, key) if plain else None
+            id = (at, id_) if flags & REGISTERED else None
+            single = not flags & BATCHABLE
+            pieces.append(Piece(priority, 1, cost, cost or 1, size, single, (at + id_, key_), id))
+        offset += size
+    if not pieces:
+        raise MalformedError("no entry")
+    return pieces
+
+
+def block_of(sequence: int, entry: bytes, cost: int) -> bytes:
+    """The block of a single operation."""
+    return _BLOCK.pack(sequence, 1, len(entry), cost, cost or 1) + entry
 
 
 def with_attempt(entry: bytes, attempt: int) -> bytes:
@@ -285,13 +367,17 @@ class Opened:
     reason: str
 
 
-def open_entries(data: bytes, watcher: str, accept: frozenset[str]) -> Opened:
-    """The operations of stored entries laid end to end, as the store returns them."""
+def open_blocks(data: bytes, watcher: str, accept: frozenset[str]) -> Opened:
+    """The operations of blocks laid end to end, as the store returns them."""
     operations: list[Operation] = []
     registered: list[str] = []
     outcomes: list[str] = []
-    reason, offset, size = "", SEQUENCE.size, len(data)
-    while offset < size:
+    reason, offset, end = "", 0, 0
+    while offset < len(data):
+        if offset == end:
+            _, _, size, _, _ = _BLOCK.unpack_from(data, offset)
+            offset += _BLOCK.size
+            end = offset + size
         length, _, flags, priority, name, attempt, cost, _, id_, key_ = _HEADER.unpack_from(
             data, offset
         )
@@ -321,7 +407,6 @@ def open_entries(data: bytes, watcher: str, accept: frozenset[str]) -> Opened:
             )
             if flags & REGISTERED:
                 registered.append(id)
-        offset += SEQUENCE.size
     return Opened(tuple(operations), registered, "".join(outcomes), reason)
 
 

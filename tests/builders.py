@@ -87,7 +87,7 @@ def op(
 
 @dataclass(frozen=True)
 class Read:
-    """A stored entry as a worker gets it."""
+    """An operation as a worker gets it."""
 
     sequence: int
     id: str
@@ -98,17 +98,36 @@ class Read:
     registered: bool
 
 
-def read(entries: bytes) -> list[Read]:
-    """Stored entries laid end to end, read here and not by the code under test."""
+def read(blocks: bytes) -> list[Read]:
+    """The operations of blocks laid end to end, read here and not by the code under test."""
     found, at = [], 0
+    while at < len(blocks):
+        sequence, operations, size, cost, weight = struct.unpack_from(">QIIQQ", blocks, at)
+        entries = blocks[at + 32 : at + 32 + size]
+        assert len(entries) == size
+        block = read_entries(entries, sequence)
+        assert operations == len(block) <= 100
+        assert size <= 32 * 1024 or operations == 1
+        assert cost == sum(one.cost for one in block)
+        assert weight == sum(max(1, one.cost) for one in block)
+        assert len({(one.priority, one.key) for one in block}) == 1
+        found += block
+        at += 32 + size
+    return found
+
+
+def read_entries(entries: bytes, sequence: int = 0) -> list[Read]:
+    """Entries laid end to end, the first with this sequence number."""
+    found: list[Read] = []
+    at = 0
     while at < len(entries):
-        sequence, size, _, flags, priority, name, attempt, cost, _, id_, key = struct.unpack_from(
-            ">QIBBBBHQQBH", entries, at
+        size, _, flags, priority, name, attempt, cost, _, id_, key = struct.unpack_from(
+            ">IBBBBHQQBH", entries, at
         )
-        body = at + 37 + name
+        body = at + 29 + name
         found.append(
             Read(
-                sequence,
+                sequence + len(found),
                 entries[body : body + id_].decode(errors="backslashreplace"),
                 cost,
                 attempt,
@@ -117,14 +136,14 @@ def read(entries: bytes) -> list[Read]:
                 bool(flags & REGISTERED),
             )
         )
-        at += 12 + size
+        at += 4 + size
     return found
 
 
 def ids(claim: Claim) -> list[str]:
     """The ids of a claimed batch, in order."""
     assert claim.state == "claimed", claim
-    return [one.id for one in read(claim.entries)]
+    return [one.id for one in read(claim.blocks)]
 
 
 @dataclass
@@ -151,7 +170,7 @@ class Bench:
         """Admit and stage one message."""
         name = watcher or self.watcher
         message = id or f"m{next(self.numbers)}"
-        cost = sum(one.cost for entry in entries if entry for one in read(bytes(8) + entry))
+        cost = sum(one.cost for entry in entries for one in read_entries(entry))
         self.store.admit([Admission(message, name, len(entries), cost)], 1_000_000)
         return self.store.stage(self.token, [Arrival(message, name, b"".join(entries))], "")
 

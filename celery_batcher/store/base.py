@@ -129,10 +129,13 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The answer to a claim: ``claimed``, ``wait``, ``taken``, ``gone`` or ``recalled``."""
+    """The answer to a claim: ``claimed``, ``wait``, ``taken``, ``gone`` or ``recalled``.
+
+    ``blocks`` are those of the operations, laid end to end.
+    """
 
     state: str
-    entries: bytes = b""
+    blocks: bytes = b""
     remaining_ms: int = 0
 
 

@@ -24,11 +24,11 @@ B aside                     list   set-aside messages, with time, lane and reaso
 B watchers                  set    names of all watchers ever seen
 B w:<watcher>               hash   options, counters, virtual times of its keys
 B k:<watcher>:<prio>        zset   its keys by virtual time
-B q:<watcher>:<prio>:<key>  list   stored entries in sequence
-B r:<watcher>:<prio>:<key>  zset   stored entries that came back, by sequence
+B q:<watcher>:<prio>:<key>  list   blocks in sequence
+B r:<watcher>:<prio>:<key>  zset   blocks that came back, by sequence
 B batch:<id>                hash   an open or claimed batch
-B entries:<id>              string its stored entries, end to end
-B dead:<watcher>            list   dead operations: time, reason, stored entry
+B blocks:<id>               list   its blocks
+B dead:<watcher>            list   dead operations: time, reason, entry
 =========================== ====== ====================================================
 
 None of them expires: what they hold is somebody's data, or is removed with it.

@@ -37,21 +37,17 @@ from .base import (
 )
 
 MAX_BYTES = 1024 * 1024
-RUN = 10
+TURN = 10
 REPUBLISH_MS, REPUBLISH_MOST_MS = 5_000, 300_000
 
 
 @dataclass(slots=True)
 class Waiting:
-    """A stored entry."""
+    """An operation in the index."""
 
     sequence: int
     data: bytes
     entry: wire.Entry
-
-    @property
-    def size(self) -> int:
-        return len(self.data) + 8
 
 
 @dataclass(slots=True)
@@ -62,9 +58,8 @@ class Queue:
     returned: dict[int, Waiting] = field(default_factory=dict)
 
     def peek(self, most: int) -> list[Waiting]:
-        if self.returned:
-            return [self.returned[at] for at in sorted(self.returned)[:most]]
-        return list(islice(self.arrived, most))
+        returned = [self.returned[at] for at in sorted(self.returned)[:most]]
+        return returned + list(islice(self.arrived, most - len(returned)))
 
     def remove(self, taken: Sequence[Waiting]) -> None:
         for one in taken:
@@ -531,9 +526,8 @@ class MemoryStore:
         self, id: str, name: str, tag: float, budget: float, limited: bool, now: int
     ) -> Batch:
         state, watcher = self._state, self._watcher(name)
-        entries, trigger = self._cut(name, budget)
+        entries, trigger, oldest = self._cut(name, budget, now)
         cost = sum(one.entry.cost for one in entries)
-        oldest = min(now, *(one.entry.enqueued_ms for one in entries))
         batch = Batch(
             id, name, entries, cost, trigger, oldest, now, limited=limited, probe=watcher.probe
         )
@@ -550,20 +544,22 @@ class MemoryStore:
         self._reindex(name)
         return batch
 
-    def _cut(self, name: str, budget: float) -> tuple[list[Waiting], str]:
+    def _cut(self, name: str, budget: float, now: int) -> tuple[list[Waiting], str, int]:
+        """The operations of a batch, why it ends, and when its oldest turn was enqueued."""
         watcher = self._watcher(name)
         size = 1 if watcher.probe else watcher.options.max_batch_size
         mean = watcher.waiting_cost / max(1, watcher.waiting)
         batch: list[Waiting] = []
-        stop = ""
+        stop, oldest = "", now
         while len(batch) < size and not stop and (head := self._front(name)):
             key, tag, first = head
             ring = watcher.rings[first.entry.priority]
-            run_cost = RUN * mean if len(ring) > 1 else None
+            most = TURN * mean if len(ring) > 1 else None
             queue = watcher.queues[first.entry.priority, key]
-            taken, stop = _run(queue, batch, size, budget, run_cost)
+            taken, stop = _turn(queue, batch, size, budget, most)
             queue.remove(taken)
             batch += taken
+            oldest = min(oldest, first.entry.enqueued_ms) if taken else oldest
             watcher.waiting -= len(taken)
             watcher.waiting_cost -= sum(one.entry.cost for one in taken)
             watcher.by_priority[first.entry.priority] -= len(taken)
@@ -574,7 +570,7 @@ class MemoryStore:
                 ring.clear()
             if watcher.options.batch_by_key:
                 stop = stop or "interval"
-        return batch, "size" if len(batch) >= size else stop or "interval"
+        return batch, "size" if len(batch) >= size else stop or "interval", oldest
 
     # The ledger
 
@@ -632,8 +628,10 @@ class MemoryStore:
             return self._claimed(batch, now)
 
     def _claimed(self, batch: Batch, now: int) -> Claim:
-        entries = b"".join(wire.SEQUENCE.pack(one.sequence) + one.data for one in batch.entries)
-        return Claim("claimed", entries, batch.deadline - now)
+        blocks = b"".join(
+            wire.block_of(one.sequence, one.data, one.entry.cost) for one in batch.entries
+        )
+        return Claim("claimed", blocks, batch.deadline - now)
 
     def _hold(self, batch: Batch, ends: int) -> None:
         batch.ends = ends
@@ -820,38 +818,34 @@ class MemoryStore:
             return self._watcher(watcher).dead[:most]
 
 
-def _run(
-    queue: Queue, batch: Sequence[Waiting], size: int, budget: float, run_cost: float | None
+def _turn(
+    queue: Queue, batch: Sequence[Waiting], size: int, budget: float, most: float | None
 ) -> tuple[list[Waiting], str]:
-    """What one key gives to a batch, and why the batch is complete ("" when it is not)."""
+    """What one key gives to a batch, and why the batch is complete ("" when it is not).
+
+    ``most`` is the weight of its turn, None when no other key waits.
+    """
     n, cost = len(batch), sum(one.entry.cost for one in batch)
-    total_bytes = sum(one.size for one in batch)
+    total_bytes = sum(len(one.data) for one in batch)
     taken: list[Waiting] = []
-    spent = 0
-    length = min(size - n, size if run_cost is None else RUN)
-    for one in queue.peek(_at_most(length, queue.peek(1)[0], budget - cost)):
+    weight = 0
+    length = size - n if most is None else min(size - n, TURN)
+    for one in queue.peek(length):
         entry = one.entry
         if cost + entry.cost > budget:
             return taken, "capacity"
-        if n and total_bytes + one.size > MAX_BYTES:
+        if n and total_bytes + len(one.data) > MAX_BYTES:
             return taken, "size"
         if n and not entry.batchable:
             return taken, "interval"
-        if run_cost is not None and taken and spent + weigh(entry.cost) > run_cost:
+        if most is not None and taken and weight + weigh(entry.cost) > most:
             return taken, ""
         taken.append(one)
-        n, cost, total_bytes = n + 1, cost + entry.cost, total_bytes + one.size
-        spent += weigh(entry.cost)
+        n, cost, total_bytes = n + 1, cost + entry.cost, total_bytes + len(one.data)
+        weight += weigh(entry.cost)
         if not entry.batchable:
             return taken, "single"
     return taken, ""
-
-
-def _at_most(length: int, head: Waiting, budget: float) -> int:
-    """How many entries are worth a look, as the script reads them from its server."""
-    if head.entry.cost and math.isfinite(budget):
-        length = min(length, math.floor(budget / head.entry.cost) + 1)
-    return max(1, min(length, math.ceil(MAX_BYTES / head.size)))
 
 
 def reset() -> None:

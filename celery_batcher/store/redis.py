@@ -18,6 +18,7 @@ from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
+from .. import wire
 from ..clock import Clock
 from ..errors import ConfigurationError, StoreUnavailableError
 from .base import (
@@ -167,11 +168,12 @@ class RedisStore:
         return bool(self._run("leave", token))
 
     def stage(self, token: str, arrivals: Sequence[Arrival], leases: str) -> Staged:
-        rows = [(one.id, one.watcher, one.lease, len(one.entries), one.fault) for one in arrivals]
+        rows = [_arrival(one) for one in arrivals]
         entries = b"".join([one.entries for one in arrivals])
         keys = [leases or self.keys["noted"]]
+        limits = (wire.BLOCK_OPERATIONS, wire.BLOCK_BYTES)
         staged, duplicates, set_aside = self._run(
-            "stage", token, json.dumps(rows), entries, keys=keys
+            "stage", token, json.dumps(rows), entries, *limits, keys=keys
         )
         if staged < 0:
             return Staged(lost=True)
@@ -212,7 +214,7 @@ class RedisStore:
     def claim(self, id: str, nonce: str, limits: Limits, ms: int) -> Claim:
         state, *rest = self._run("claim", id, nonce, limits.hold_ms, ms)
         if rest:
-            return Claim("claimed", rest[0], rest[1])
+            return Claim("claimed", b"".join(rest[0]), rest[1])
         return Claim(state.decode())
 
     def renew(self, id: str, nonce: str, limits: Limits, renewal: str) -> bool:
@@ -251,6 +253,31 @@ class RedisStore:
             key = self.keys[f"dead:{watcher}"]
             rows = cast(list[bytes], self.client.lrange(key, 0, most - 1))
         return [_dead(row) for row in rows]
+
+
+def _arrival(one: Arrival) -> tuple[Any, ...]:
+    """What the script must know of a message: it does not look into entries."""
+    fault = one.fault
+    pieces: list[wire.Piece] = []
+    if not fault:
+        try:
+            pieces = wire.split_pieces(one.entries)
+        except wire.MalformedError as exc:
+            fault = str(exc)
+    rows = [
+        (
+            piece.priority,
+            piece.operations,
+            piece.cost,
+            piece.weight,
+            piece.bytes,
+            int(piece.single),
+            *piece.key,
+            *(piece.id or ()),
+        )
+        for piece in pieces
+    ]
+    return one.id, one.watcher, one.lease, len(one.entries), fault, rows
 
 
 def _released(id: str, row: Sequence[Any]) -> Released:
@@ -324,4 +351,4 @@ def _set_aside(row: bytes) -> SetAside:
 
 def _dead(row: bytes) -> Dead:
     at, reason = struct.unpack_from(">QI", row)
-    return Dead(at, row[12 : 12 + reason].decode(errors="replace"), row[12 + reason + 8 :])
+    return Dead(at, row[12 : 12 + reason].decode(errors="replace"), row[12 + reason :])

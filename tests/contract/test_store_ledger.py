@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from builders import START_MS, Bench, ids, op, read
+from builders import START_MS, Bench, ids, op, read, read_entries
 from celery_batcher.store.base import Limits, Released, TakenBack, WatcherCounts, WatcherOptions
 
 SINGLE = WatcherOptions("w", max_batch_size=1)
@@ -40,13 +40,13 @@ def test_mixed_outcomes_go_where_they_say(bench: Bench) -> None:
     counts = bench.store.counts()
     assert (counts.done, counts.waiting, counts.dead, counts.unsettled_cost) == (1, 2, 1, 2)
     (dead,) = bench.store.dead("w", 10)
-    assert (dead.at_ms, dead.reason, read(bytes(8) + dead.entry)[0].id) == (
+    assert (dead.at_ms, dead.reason, read_entries(dead.entry)[0].id) == (
         START_MS,
         "because",
         "dead",
     )
     claim = bench.claim(bench.released())
-    assert [(one.id, one.attempt) for one in read(claim.entries)] == [("retry", 2), ("back", 1)]
+    assert [(one.id, one.attempt) for one in read(claim.blocks)] == [("retry", 2), ("back", 1)]
     again = bench.put(*(op(id, registered=True) for id in ("done", "retry", "back", "dead")))
     assert (again.operations, again.duplicates) == (2, 2)
 
@@ -63,7 +63,7 @@ def test_an_operation_is_tried_max_attempts_times_and_then_dead(bench: Bench) ->
     bench.begin(WatcherOptions("w", max_attempts=3)).put(op("a", cost=4))
     attempts = []
     while isinstance(batch := bench.release(), Released):
-        attempts += [one.attempt for one in read(bench.claim(batch).entries)]
+        attempts += [one.attempt for one in read(bench.claim(batch).blocks)]
         bench.settle(batch, "r", reason=f"failure {len(attempts)}")
 
     assert attempts == [1, 2, 3]
@@ -78,7 +78,7 @@ def test_without_a_limit_of_attempts_an_operation_is_tried_for_ever(bench: Bench
         bench.run("r")
 
     batch = bench.released()
-    assert [one.attempt for one in read(bench.claim(batch).entries)] == [65535]
+    assert [one.attempt for one in read(bench.claim(batch).blocks)] == [65535]
     assert bench.store.counts().dead == 0
 
 
@@ -164,7 +164,7 @@ def test_a_batch_is_taken_back_at_its_deadline_and_the_attempt_counts(bench: Ben
     assert (counts.running, counts.waiting, counts.expired_batches) == (0, 2, 1)
     assert bench.settle(batch) is False
     again = bench.claim(bench.released())
-    assert [(one.id, one.attempt) for one in read(again.entries)] == [("a", 2), ("b", 2)]
+    assert [(one.id, one.attempt) for one in read(again.blocks)] == [("a", 2), ("b", 2)]
 
 
 def test_an_operation_that_expires_in_its_last_attempt_is_dead_with_the_reason(
@@ -306,7 +306,7 @@ def test_a_recall_counts_no_attempt_and_frees_the_hold(bench: Bench) -> None:
 
     assert bench.store.counts().held == 0
     claim = bench.claim(bench.released())
-    assert [(one.id, one.attempt) for one in read(claim.entries)] == [("a", 1)]
+    assert [(one.id, one.attempt) for one in read(claim.blocks)] == [("a", 1)]
 
 
 def test_a_watcher_that_runs_a_batch_is_not_put_on_probe(bench: Bench) -> None:
@@ -422,5 +422,5 @@ def test_set_asides_and_dead_are_the_oldest_first_and_as_many_as_asked(bench: Be
         bench.clock.advance(1)
 
     assert len(bench.store.set_asides(2)) == 2
-    assert [read(bytes(8) + one.entry)[0].id for one in bench.store.dead("w", 2)] == ["a", "b"]
+    assert [read_entries(one.entry)[0].id for one in bench.store.dead("w", 2)] == ["a", "b"]
     assert bench.store.dead("unknown", 5) == []

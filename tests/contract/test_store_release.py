@@ -52,7 +52,7 @@ def test_a_batch_is_not_larger_than_a_mebibyte(bench: Bench) -> None:
     first = bench.released()
 
     assert (first.operations, first.trigger) == (3, "size")
-    assert len(bench.claim(first).entries) <= MEBIBYTE
+    assert len(bench.claim(first).blocks) <= MEBIBYTE
     assert bench.released().operations == 2
 
 

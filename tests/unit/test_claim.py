@@ -177,7 +177,7 @@ def test_throttled_closes_the_resource_and_burns_no_attempt(bench: Bench, worker
     assert (refusal.reason, refusal.wait_ms) == ("closed", 2500)  # type: ignore[union-attr]
     bench.clock.advance(2.5)
     again = bench.claim(bench.released())
-    assert [one.attempt for one in read(again.entries)] == [1, 1]
+    assert [one.attempt for one in read(again.blocks)] == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_a_hold_that_is_gone_gives_the_batch_back_and_counts_no_attempt(
 
     assert answer == {"batch": "late", "given_back": 2}
     again = bench.claim(bench.released())
-    assert [one.attempt for one in read(again.entries)] == [1, 1]
+    assert [one.attempt for one in read(again.blocks)] == [1, 1]
 
 
 def test_a_slow_listener_does_not_make_a_handler_start_outside_of_its_hold(

@@ -218,7 +218,7 @@ def test_keys_share_by_cost_too(costs: list[int], size: int) -> None:
     served: Counter[str] = Counter()
     while sum(served.values()) < 200 * min(costs):
         batch = bench.released()
-        for one in read(bench.claim(batch).entries):
+        for one in read(bench.claim(batch).blocks):
             served[one.key] += one.cost
         bench.settle(batch)
 
@@ -235,7 +235,7 @@ def test_a_flood_of_one_key_starves_no_other(bench: Bench) -> None:
     keys = set()
     for _ in range(2):
         batch = bench.released()
-        keys |= {one.key for one in read(bench.claim(batch).entries)}
+        keys |= {one.key for one in read(bench.claim(batch).blocks)}
         bench.settle(batch)
 
     assert keys == {"flood", "late"}
@@ -248,7 +248,7 @@ def test_a_thousand_keys_are_all_served_in_one_round(bench: Bench) -> None:
     seen: Counter[str] = Counter()
     for _ in range(100):
         batch = bench.released()
-        seen.update(one.key for one in read(bench.claim(batch).entries))
+        seen.update(one.key for one in read(bench.claim(batch).blocks))
         bench.settle(batch)
 
     assert len(seen) == 1000

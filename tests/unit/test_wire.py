@@ -215,11 +215,13 @@ def test_an_unknown_serializer_is_a_configuration_error() -> None:
 
 
 def stored(*entries: bytes) -> bytes:
-    return b"".join(struct.pack(">Q", at) + one for at, one in enumerate(entries))
+    """One block."""
+    data = b"".join(entries)
+    return struct.pack(">QIIQQ", 7, len(entries), len(data), 0, 0) + data
 
 
 def test_a_claimed_batch_is_opened_in_order_with_every_attribute() -> None:
-    opened = wire.open_entries(
+    opened = wire.open_blocks(
         stored(
             op("a", cost=3, key="k", priority=0, batchable=False, registered=True, attempt=2),
             op("b", payload=b"[1]"),
@@ -247,7 +249,7 @@ def test_a_claimed_batch_is_opened_in_order_with_every_attribute() -> None:
 
 
 def test_an_unreadable_payload_does_not_fail_its_neighbours() -> None:
-    opened = wire.open_entries(
+    opened = wire.open_blocks(
         stored(
             op("a"),
             op("bad", payload=b"{"),

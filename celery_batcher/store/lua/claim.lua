@@ -1,14 +1,14 @@
 -- A worker takes a batch: once, and only while its cost fits what has started in the last window.
 -- ARGV 3 id, 4 nonce of the claim, 5 hold_ms (window + grace), 6 milliseconds until the deadline
--- Returns {'claimed', entries laid end to end, milliseconds until the deadline},
---      {'wait' | 'taken' | 'gone' | 'recalled'}. O(1)
--- @include header holds gate index putback
+-- Returns {'claimed', blocks, milliseconds until the deadline},
+--      {'wait' | 'taken' | 'gone' | 'recalled'}. O(blocks)
+-- @include header holds gate blocks index putback
 local id, nonce, hold_ms = ARGV[3], ARGV[4], longest_hold(ARGV[5])
 local b = read_batch(id)
 if not b then return { 'gone' } end
 
 local function claimed(deadline)
-  return { 'claimed', call('GET', entries_key(id)), deadline - now }
+  return { 'claimed', call('LRANGE', blocks_key(id), 0, -1), deadline - now }
 end
 if b.state == 'claimed' then
   if b.nonce ~= nonce then return { 'taken' } end

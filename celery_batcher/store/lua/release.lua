@@ -3,8 +3,8 @@
 -- ARGV 3 token, 4 id of the batch, 5 hold_ms (window + grace), 6 window_ms, 7 flush_ms,
 --      8 max_open_batches, 9 max_concurrent_batches (0 any), 10 batcher's name, 11 '1' limited
 -- Returns {'batch', watcher, operations, cost, trigger, oldest_ms, age of the oldest in ms}
---      or {reason, milliseconds to wait, -1 unknown}. O(operations of the batch)
--- @include header holds gate index budget cutting
+--      or {reason, milliseconds to wait, -1 unknown}. O(blocks of the batch)
+-- @include header holds gate blocks index budget cutting
 local token, id, hold_ms = ARGV[3], ARGV[4], longest_hold(ARGV[5])
 local function describe(b)
   return { 'batch', b[1], tonumber(b[2]), tonumber(b[3]), b[4], now - tonumber(b[5]) }
@@ -44,7 +44,6 @@ while true do
   elseif reason then
     return { reason, wait }
   else
-    local batch = cut(w, o, budget)
-    return describe(record(id, w, tag, o, batch, limited))
+    return describe(record(w, tag, o, cut(id, w, o, budget), limited))
   end
 end

@@ -1,6 +1,7 @@
--- Cutting a batch out of a watcher's queues, in order of priority, keys in turns.
+-- Cutting a batch out of a watcher's queues, in order of priority, keys in turns. Whole blocks move
+-- as they are; only where a batch or a key's turn ends within one is it taken apart.
 
-local MAX_BYTES, RUN = 1048576, 10 -- bytes of a batch; average operations of a key's turn
+local MAX_BYTES, TURN = 1048576, 10 -- bytes of a batch; average operations of a key's turn
 
 local function read_watcher(w)
   local names = { 'n', 'cost', 'on', 'oc', 'max_batch_size', 'weight', 'by_key', 'probe',
@@ -12,11 +13,15 @@ local function read_watcher(w)
   return o
 end
 
--- Stored entries at the head of a key's queue: what came back, before what arrived.
-local function peek(w, prio, key, n)
-  local entries = call('ZRANGE', returned_key(w, prio, key), 0, n - 1)
-  if #entries > 0 then return entries, true end
-  return call('LRANGE', queue_key(w, prio, key), 0, n - 1), false
+-- The first block of a key's queue: of what came back, before what arrived.
+local function first_block(w, prio, key)
+  local data = call('ZRANGE', returned_key(w, prio, key), 0, 0)[1]
+  local returned = data ~= nil
+  data = data or call('LINDEX', queue_key(w, prio, key), 0)
+  if not data then return nil end
+  local block = open_block(data)
+  block.returned = returned
+  return block
 end
 
 -- Where the next operation of a watcher is; keys that have run empty leave their ring.
@@ -25,66 +30,108 @@ local function front(w, o)
     while o['n' .. prio] > 0 do
       local top = call('ZRANGE', ring_key(w, prio), 0, 0, 'WITHSCORES')
       if #top == 0 then break end
-      local entry = peek(w, prio, top[1], 1)[1]
-      if entry then
-        local _, _, _, cost = parse(entry)
-        return { prio = prio, key = top[1], cost = cost, bytes = #entry,
-          tag = math.max(tonumber(top[2]), o['v' .. prio]) }
+      local block = first_block(w, prio, top[1])
+      if block then
+        local entry = read_entry(block.data, BLOCK_SIZE + 1)
+        return { prio = prio, key = top[1], block = block, cost = entry.cost,
+          enqueued = entry.enqueued, tag = math.max(tonumber(top[2]), o['v' .. prio]) }
       end
       call('ZREM', ring_key(w, prio), top[1])
     end
   end
 end
 
--- Take one run of a key. Sets batch.stop when the batch is complete.
-local function take(w, head, batch, size, budget, run_cost)
-  local spent, left = 0, size - batch.n
-  local fit = head.cost > 0 and math.floor((budget - batch.cost) / head.cost) + 1 or left
-  local want = math.max(1, math.min(left, fit, run_cost and RUN or left,
-    math.ceil(MAX_BYTES / head.bytes)))
-  local entries, returned = peek(w, head.prio, head.key, want)
-  local taken = 0
-  for _, entry in ipairs(entries) do
-    local _, _, _, flags, _, _, _, cost, enqueued = struct.unpack('>I8I4BBBBHI8I8', entry)
-    local single = flags % 2 == 0
-    if batch.cost + cost > budget then batch.stop = 'capacity' break end
-    if batch.n > 0 and batch.bytes + #entry > MAX_BYTES then batch.stop = 'size' break end
-    if single and batch.n > 0 then batch.stop = 'interval' break end
-    if run_cost and taken > 0 and spent + weigh(cost) > run_cost then break end
-    taken, spent = taken + 1, spent + weigh(cost)
-    batch.n, batch.cost, batch.bytes = batch.n + 1, batch.cost + cost, batch.bytes + #entry
-    batch.weight = batch.weight + weigh(cost)
-    batch.oldest = math.min(batch.oldest, enqueued)
-    batch[batch.n] = entry
-    local at = 'n' .. head.prio
-    batch[at] = (batch[at] or 0) + 1
-    if single then batch.stop = 'single' break end
-  end
-  if taken > 0 then
-    if returned then
-      call('ZREM', returned_key(w, head.prio, head.key), unpack(entries, 1, taken))
-    else
-      call('LTRIM', queue_key(w, head.prio, head.key), taken, -1)
-    end
-  end
-  return spent
+-- What a batch and a key's turn have taken, by n operations more.
+local function count_taken(batch, turn, n, cost, weight, bytes)
+  batch.n, batch.cost, batch.bytes = batch.n + n, batch.cost + cost, batch.bytes + bytes
+  batch.weight = batch.weight + weight
+  turn.n, turn.weight = turn.n + n, turn.weight + weight
 end
 
-local function cut(w, o, budget)
+-- Whether a whole block fits: what its entries would be asked one by one, asked of their sums.
+local function fits(block, batch, turn)
+  return block.n > 1 and batch.n + block.n <= batch.size and batch.cost + block.cost <= batch.budget
+    and batch.bytes + block.bytes <= MAX_BYTES
+    and (not turn.most or (turn.n + block.n <= TURN and turn.weight + block.weight <= turn.most))
+end
+
+-- How many of a block's operations fit, their cost, weight and bytes. Sets batch.stop when the
+-- batch is complete.
+local function measure(block, batch, turn)
+  local n, cost, weight, at = 0, 0, 0, BLOCK_SIZE + 1
+  while n < block.n and batch.n < batch.size and not batch.stop do
+    if turn.most and turn.n >= TURN then break end
+    local entry, stop = read_entry(block.data, at)
+    if batch.cost + entry.cost > batch.budget then batch.stop = 'capacity' break end
+    if batch.n > 0 and batch.bytes + entry.bytes > MAX_BYTES then batch.stop = 'size' break end
+    if entry.single and batch.n > 0 then batch.stop = 'interval' break end
+    local counts = weigh(entry.cost)
+    if turn.most and turn.n > 0 and turn.weight + counts > turn.most then break end
+    count_taken(batch, turn, 1, entry.cost, counts, entry.bytes)
+    n, cost, weight, at = n + 1, cost + entry.cost, weight + counts, stop
+    if entry.single then batch.stop = 'single' end
+  end
+  return n, cost, weight, at - BLOCK_SIZE - 1
+end
+
+-- Move the first block of a key's queue into the batch.
+local function move(w, head, block, batch)
+  if block.returned then
+    call('ZREM', returned_key(w, head.prio, head.key), block.data)
+    call('RPUSH', blocks_key(batch.id), block.data)
+  else
+    call('LMOVE', queue_key(w, head.prio, head.key), blocks_key(batch.id), 'LEFT', 'RIGHT')
+  end
+end
+
+-- Move the first n operations of that block; the rest stays in its place. What came back lies in
+-- blocks of one operation, so the block is one of what arrived.
+local function move_part(w, head, block, batch, n, cost, weight, bytes)
+  local entries = string.sub(block.data, BLOCK_SIZE + 1)
+  call('RPUSH', blocks_key(batch.id),
+    pack_block(block.sequence, n, cost, weight, string.sub(entries, 1, bytes)))
+  call('LSET', queue_key(w, head.prio, head.key), 0,
+    pack_block(block.sequence + n, block.n - n, block.cost - cost, block.weight - weight,
+      string.sub(entries, bytes + 1)))
+end
+
+-- One turn of a key; `most` is the weight it may have, or nil. Returns what it took.
+local function take(w, head, batch, most)
+  local turn, block = { n = 0, weight = 0, most = most }, head.block
+  while block and batch.n < batch.size and not batch.stop do
+    if fits(block, batch, turn) then
+      count_taken(batch, turn, block.n, block.cost, block.weight, block.bytes)
+      move(w, head, block, batch)
+    else
+      local n, cost, weight, bytes = measure(block, batch, turn)
+      if n < block.n then
+        if n > 0 then move_part(w, head, block, batch, n, cost, weight, bytes) end
+        return turn
+      end
+      move(w, head, block, batch)
+    end
+    block = batch.n < batch.size and first_block(w, head.prio, head.key)
+  end
+  return turn
+end
+
+local function cut(id, w, o, budget)
   local size = o.probe == 1 and 1 or o.max_batch_size
-  local batch = { n = 0, cost = 0, bytes = 0, weight = 0, oldest = now }
+  local batch = { id = id, size = size, budget = budget, n = 0, cost = 0, bytes = 0, weight = 0,
+    oldest = now, taken = { [0] = 0, 0, 0 } }
+  local mean = o.cost / math.max(1, o.n)
   while batch.n < size and not batch.stop do
     local head = front(w, o)
     if not head then break end
-    local alone = call('ZCARD', ring_key(w, head.prio)) == 1
-    local run_cost = not alone and RUN * o.cost / math.max(1, o.n) or nil
-    local before = batch['n' .. head.prio] or 0
-    local spent = take(w, head, batch, size, budget, run_cost)
-    local moved = (batch['n' .. head.prio] or 0) - before
-    o['v' .. head.prio] = head.tag
-    o['n' .. head.prio] = o['n' .. head.prio] - moved
-    call('ZADD', ring_key(w, head.prio), head.tag + spent, head.key)
-    if o['n' .. head.prio] == 0 then call('UNLINK', ring_key(w, head.prio)) end
+    local prio = head.prio
+    local alone = call('ZCARD', ring_key(w, prio)) == 1
+    local turn = take(w, head, batch, not alone and TURN * mean or nil)
+    if turn.n > 0 then batch.oldest = math.min(batch.oldest, head.enqueued) end
+    batch.taken[prio] = batch.taken[prio] + turn.n
+    o['v' .. prio] = head.tag
+    o['n' .. prio] = o['n' .. prio] - turn.n
+    call('ZADD', ring_key(w, prio), head.tag + turn.weight, head.key)
+    if o['n' .. prio] == 0 then call('UNLINK', ring_key(w, prio)) end
     if o.by_key == 1 then batch.stop = batch.stop or 'interval' end
   end
   batch.trigger = batch.n >= size and 'size' or batch.stop or 'interval'
@@ -92,15 +139,15 @@ local function cut(w, o, budget)
 end
 
 -- Enter a batch in the ledger with its hold; its watcher moves on in the ring.
-local function record(id, w, tag, o, batch, limited)
-  call('SET', entries_key(id), table.concat(batch))
+local function record(w, tag, o, batch, limited)
+  local id = batch.id
   call('HSET', batch_key(id), 'watcher', w, 'n', batch.n, 'cost', batch.cost, 'trigger',
     batch.trigger, 'oldest', batch.oldest, 'released', now, 'state', 'open', 'offers', 0,
     'probe', o.probe, 'held', limited and 1 or 0)
   call('ZADD', OPEN, now, id)
   call('ZADD', OFFERS, now, id)
   for prio = 0, PRIORITIES - 1 do
-    add(watcher_key(w), 'n' .. prio, -(batch['n' .. prio] or 0))
+    add(watcher_key(w), 'n' .. prio, -batch.taken[prio])
     call('HSET', watcher_key(w), 'v' .. prio, text(o['v' .. prio]))
   end
   if limited then

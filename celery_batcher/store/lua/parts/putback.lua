@@ -8,42 +8,47 @@ local function bury(w, entry, reason, cost)
   add(META, 'dead_cost', cost)
 end
 
-local function give_back(w, outcomes, entries, reason)
-  local tries = num(watcher_key(w), 'max_attempts')
-  local done, waiting = 0, {}
-  for i, entry in ipairs(entries) do
-    local outcome = #outcomes == 1 and outcomes or string.sub(outcomes, i, i)
-    local flags, prio, attempt, cost, _, id, key = parse(entry)
-    if outcome == 'r' and tries > 0 and attempt >= tries then outcome = 'x' end
-    if outcome == 'r' then
-      entry = string.sub(entry, 1, 16) .. struct.pack('>H', math.min(attempt + 1, 65535))
-        .. string.sub(entry, 19)
-    end
-    if outcome == 'r' or outcome == 'g' then
-      local sequence = struct.unpack('>I8', entry)
-      call('ZADD', returned_key(w, prio, key), sequence, entry)
-      join(w, prio, key)
-      count_waiting(w, prio, 1, cost)
-    else
-      if math.floor(flags / 2) % 2 == 1 then call('SREM', IDS, id) end
-      if outcome == 'x' then bury(w, entry, reason, cost) else done = done + 1 end
+-- To its place among those that came back.
+local function put_back(w, outcome, data, entry, sequence)
+  local bytes = string.sub(data, entry.at, entry.at + entry.bytes - 1)
+  if outcome == 'r' then
+    bytes = string.sub(bytes, 1, 8) .. struct.pack('>H', math.min(entry.attempt + 1, 65535))
+      .. string.sub(bytes, 11)
+  end
+  local key = key_of(data, entry)
+  call('ZADD', returned_key(w, entry.prio, key), sequence,
+    pack_block(sequence, 1, entry.cost, weigh(entry.cost), bytes))
+  join(w, entry.prio, key)
+  count_waiting(w, entry.prio, 1, entry.cost)
+end
+
+-- outcomes: one for all, or one for each operation of the blocks.
+local function give_back(w, outcomes, blocks, reason)
+  local tries, done, i = num(watcher_key(w), 'max_attempts'), 0, 0
+  for _, data in ipairs(blocks) do
+    local block, at = open_block(data), BLOCK_SIZE + 1
+    for nth = 0, block.n - 1 do
+      local entry, stop = read_entry(data, at)
+      i = i + 1
+      local outcome = #outcomes == 1 and outcomes or string.sub(outcomes, i, i)
+      if outcome == 'r' and tries > 0 and entry.attempt >= tries then outcome = 'x' end
+      if outcome == 'r' or outcome == 'g' then
+        put_back(w, outcome, data, entry, block.sequence + nth)
+      else
+        if entry.registered then call('SREM', IDS, id_of(data, entry)) end
+        if outcome == 'x' then
+          bury(w, string.sub(data, at, stop - 1), reason, entry.cost)
+        else
+          done = done + 1
+        end
+      end
+      at = stop
     end
   end
   add(META, 'done', done)
 end
 
--- The stored entries of a batch, which lie end to end.
-local function split(data)
-  local entries, at = {}, 1
-  while at <= #data do
-    local stop = at + 11 + struct.unpack('>I4', data, at + 8)
-    entries[#entries + 1] = string.sub(data, at, stop)
-    at = stop + 1
-  end
-  return entries
-end
-
--- b: the batch as HGETALL's pairs in a table; outcomes 'd' alone never reads the entries.
+-- b: the batch as HGETALL's pairs in a table; outcomes 'd' alone never reads the blocks.
 local function close_batch(id, b, outcomes, reason, forget)
   local W, n, cost = watcher_key(b.watcher), tonumber(b.n), tonumber(b.cost)
   local state = b.state == 'claimed' and 'running' or 'open'
@@ -64,9 +69,9 @@ local function close_batch(id, b, outcomes, reason, forget)
     if #forget > 0 then call('SREM', IDS, unpack(forget)) end
     add(META, 'done', n)
   else
-    give_back(b.watcher, outcomes, split(call('GET', entries_key(id))), reason)
+    give_back(b.watcher, outcomes, call('LRANGE', blocks_key(id), 0, -1), reason)
   end
-  call('DEL', batch_key(id), entries_key(id))
+  call('DEL', batch_key(id), blocks_key(id))
   reindex(b.watcher)
 end
 
