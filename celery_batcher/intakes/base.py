@@ -59,7 +59,10 @@ class Intake(Protocol):
         """The key of the leases when they are in the store's database, else ""."""
 
     def acknowledge(self, token: str, leased: Sequence[Leased]) -> list[str]:
-        """Acknowledge what the index has; return the ids whose acknowledgement has arrived."""
+        """Acknowledge what the index has; return the ids whose acknowledgement has arrived.
+
+        In the order in which they were taken, from the oldest on.
+        """
 
     def keep_alive(self) -> None:
         """Called a few times a second, for heartbeats."""

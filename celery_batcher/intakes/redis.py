@@ -81,6 +81,7 @@ class RedisIntake:
         self._registry = f"{self._database.prefix}celery_batcher.{batcher}:leases"
         self._lease = client.register_script((_LUA / "lease.lua").read_text())
         self._restore = client.register_script((_LUA / "restore.lua").read_text())
+        self._acknowledge = client.register_script((_LUA / "acknowledge.lua").read_text())
         self._turn_key = store.keys["meta"] if same_database(client, store) else ""
 
     def _leases_key(self, token: str) -> str:
@@ -94,13 +95,14 @@ class RedisIntake:
         with self._database.translated():
             for key in cast(set[bytes], self._database.client.smembers(self._registry)):
                 if chosen(key):
-                    self._restore(keys=[key, self._registry])
+                    self._restore(keys=[key, messages_key(key.decode()), self._registry])
 
     def take(self, token: str, watchers: Sequence[str]) -> Taken:
         looked = watchers[:LANES]
         lanes = [self._database.lists_of(lane_name(self._batcher, one)) for one in looked]
         turn_key = self._turn_key or self._registry
-        keys = [self._leases_key(token), self._registry, turn_key]
+        leases = self._leases_key(token)
+        keys = [leases, messages_key(leases), self._registry, turn_key]
         keys += [key for lists in lanes for key in lists]
         args: list[Any] = [token, new_id(), MOST, MOST_BYTES, int(bool(self._turn_key))]
         with self._database.translated():
@@ -119,8 +121,8 @@ class RedisIntake:
         if self._turn_key or not leased:
             return []
         with self._database.translated():
-            key, fields = self._leases_key(token), [one.handle for one in leased]
-            removed = self._database.client.hdel(key, *fields)
+            key, args = self._leases_key(token), [leased[0].handle, leased[-1].handle]
+            removed = self._acknowledge(keys=[key, messages_key(key)], args=args)
         # Fewer: another turn has put some back. Their ids stay noted, so that they are dropped.
         return [one.arrival.id for one in leased] if removed == len(leased) else []
 
@@ -143,6 +145,11 @@ def _leased(watcher: str, number: str, raw: bytes, *, numbered: bool) -> Leased:
         id = exc.id or wire.fingerprint(raw)
         return Leased(Arrival(id, watcher, raw, lease, str(exc)), 1, number)
     return Leased(Arrival(message.id, watcher, message.entries, lease), message.operations, number)
+
+
+def messages_key(leases: str) -> str:
+    """The list of the messages that are under these leases."""
+    return f"{leases}:messages"
 
 
 def same_database(client: redis.Redis, store: Any) -> bool:

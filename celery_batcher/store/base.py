@@ -258,7 +258,11 @@ class Store(Protocol):
     # Intake
 
     def stage(self, token: str, arrivals: Sequence[Arrival], leases: str) -> Staged:
-        """Move messages into the index, each once; ``leases`` names their leases' hash."""
+        """Move messages into the index, each once.
+
+        ``leases`` is the key of their leases, or "". Leased messages come from the oldest on, none
+        left out.
+        """
 
     def forget(self, ids: Sequence[str]) -> int:
         """Forget messages whose acknowledgement has arrived; return how many are noted."""

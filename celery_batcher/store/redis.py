@@ -170,7 +170,7 @@ class RedisStore:
     def stage(self, token: str, arrivals: Sequence[Arrival], leases: str) -> Staged:
         rows = [_arrival(one) for one in arrivals]
         entries = b"".join([one.entries for one in arrivals])
-        keys = [leases or self.keys["noted"]]
+        keys = [leases, f"{leases}:messages"] if leases else []
         limits = (wire.BLOCK_OPERATIONS, wire.BLOCK_BYTES)
         staged, duplicates, set_aside = self._run(
             "stage", token, json.dumps(rows), entries, *limits, keys=keys

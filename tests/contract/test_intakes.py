@@ -245,7 +245,7 @@ def test_leases_of_several_lanes_go_back_each_to_its_own(lanes: Lanes) -> None:
     taken = first.intake.take(first.token, [WATCHER, *others])
     assert len(taken.leased) == 9
     assert taken.unread([WATCHER, *others]) == []
-    first.stage([one for one in taken.leased if one.arrival.id == "mails0"])
+    first.stage([one for one in taken.leased if one.arrival.id == f"{WATCHER}0"])
     first.die()
     second = lanes.turn()
 
@@ -255,7 +255,7 @@ def test_leases_of_several_lanes_go_back_each_to_its_own(lanes: Lanes) -> None:
         ids = [one.arrival.id for one in second.taken if one.arrival.watcher == watcher]
         wanted = [f"{watcher}{number}" for number in range(3)]
         assert ids[-2:] == wanted[-2:]
-        assert ids == wanted or (watcher == "mails" and ids == wanted[1:])
+        assert ids == wanted or (watcher == WATCHER and ids == wanted[1:])
 
     for watcher in (WATCHER, *others):
         eventually(lambda watcher=watcher: in_order(watcher))

@@ -6,6 +6,7 @@ import pytest
 from redis import Redis
 
 from builders import Bench, look_at, op
+from celery_batcher.errors import StoreUnavailableError
 from celery_batcher.store.base import Arrival, Refused, Released, WatcherOptions
 from celery_batcher.store.redis import RedisStore
 
@@ -90,14 +91,38 @@ def test_nothing_but_books_is_left_when_all_is_done(bench: Bench) -> None:
     assert not kinds & {"q", "r", "k", "batch", "entries", "open", "claimed", "offers", "ids"}
 
 
-def test_leased_messages_are_staged_once_and_their_leases_go_with_them(bench: Bench) -> None:
+def leased(bench: Bench, *raw: str) -> str:
+    """Messages under lease, numbered from 1; the key of their leases."""
     client = bench.store.client  # type: ignore[attr-defined]
-    leases = bench.store.keys["leases"]  # type: ignore[attr-defined]
-    client.hset(leases, mapping={"1": "raw", "2": "raw"})
+    leases: str = bench.store.keys["leases"]  # type: ignore[attr-defined]
+    client.hset(leases, mapping={"head": 1, "last": len(raw)})
+    client.rpush(f"{leases}:messages", *raw)
+    return leases
+
+
+def test_leased_messages_are_staged_once_and_their_leases_go_with_them(bench: Bench) -> None:
+    leases = leased(bench, "raw 1", "raw 2", "raw 3")
     arrivals = [Arrival("m1", "w", op("a"), "1"), Arrival("m2", "w", op("b"), "2")]
 
-    assert bench.store.stage(bench.token, arrivals, leases).operations == 2
-    assert client.exists(leases) == 0
-    assert bench.store.stage(bench.token, arrivals, leases).operations == 0
+    for staged in (2, 0):
+        assert bench.store.stage(bench.token, arrivals, leases).operations == staged
+        assert bench.store.client.lrange(f"{leases}:messages", 0, -1) == [b"raw 3"]  # type: ignore[attr-defined]
+    assert (
+        bench.store.stage(bench.token, [Arrival("m3", "w", op("c"), "3")], leases).operations == 1
+    )
     assert bench.store.forget([]) == 0
-    assert bench.store.counts().waiting == 2
+    assert bench.store.counts().waiting == 3
+
+
+@pytest.mark.parametrize("numbers", ["2", "13"])
+def test_leased_messages_are_staged_from_the_oldest_on_or_not_at_all(
+    bench: Bench, numbers: str
+) -> None:
+    leases = leased(bench, "raw 1", "raw 2", "raw 3")
+    arrivals = [Arrival(f"m{number}", "w", op("a"), number) for number in numbers]
+    before = bench.snapshot()
+
+    with pytest.raises(StoreUnavailableError, match="from the oldest on"):
+        bench.store.stage(bench.token, arrivals, leases)
+
+    assert bench.snapshot() == before

@@ -1,46 +1,54 @@
--- Take the oldest messages of lanes under lease, in bulk, one lane after the other.
--- KEYS 1 hash of these leases (number -> list, line feed, message), 2 registry of leases, 3 the
---      store's hash with the turn (any key when the store is elsewhere), 4.. the lanes' lists
+-- Take the oldest messages of lanes under lease, in bulk, one lane after the other. They are
+-- numbered in the order in which they are taken.
+-- KEYS 1 hash of these leases: head (number of the oldest), first, last and call of the last take,
+--      sources ('number list' lines: from this number on, messages came from this list), 2 list of
+--      the messages, 3 registry of leases, 4 the store's hash with the turn (any key when the
+--      store is elsewhere), 5.. the lanes' lists
 -- ARGV 1 token of the turn, 2 id of this call, 3 most messages, 4 most bytes, 5 '1' to check the
 --      turn, 6 lists of a lane
 -- Returns 'number:size:lane number:size:lane ...', the messages end to end, 'lane lane ...' that
 --      are empty; lanes count from 0. The same messages when repeated. O(messages + lanes)
 local call = redis.call
-local leases, each = KEYS[1], tonumber(ARGV[6])
+local leases, list, lanes_from, each = KEYS[1], KEYS[2], 5, tonumber(ARGV[6])
 local rows, messages, empty = {}, {}, {}
+local function lane_of(i) return math.floor((i - lanes_from) / each) end
 local function answer(number, message, lane)
   rows[#rows + 1] = number .. ':' .. #message .. ':' .. lane
   messages[#messages + 1] = message
 end
-if ARGV[5] == '1' and call('HGET', KEYS[3], 'turn') ~= ARGV[1] then return { '', '', '' } end
-local first, last, known = unpack(call('HMGET', leases, 'first', 'last', 'call'))
-first, last = tonumber(first) or 1, tonumber(last) or 0
+if ARGV[5] == '1' and call('HGET', KEYS[4], 'turn') ~= ARGV[1] then return { '', '', '' } end
+local known, sources, head, first, last =
+  unpack(call('HMGET', leases, 'call', 'sources', 'head', 'first', 'last'))
+head, first, last = tonumber(head) or 1, tonumber(first) or 1, tonumber(last) or 0
 if known == ARGV[2] then
-  for number = first, last do
-    local list, message = string.match(call('HGET', leases, number) or '', '^(.-)\n(.*)$')
-    for i = 4, #KEYS do
-      if KEYS[i] == list then answer(number, message, math.floor((i - 4) / each)) end
-    end
+  local index, source = {}, nil
+  for i = lanes_from, #KEYS do index[KEYS[i]] = i end
+  for number, message in ipairs(call('LRANGE', list, first - head, last - head)) do
+    number = first + number - 1
+    source = string.match('\n' .. sources, '\n' .. number .. ' ([^\n]*)') or source
+    answer(number, message, lane_of(index[source]))
   end
   return { table.concat(rows, ' '), table.concat(messages), '' }
 end
+if head > last then sources = '' end
 local most, bytes, number = tonumber(ARGV[3]), tonumber(ARGV[4]), last
-for i = 4, #KEYS do
-  local lane, message = math.floor((i - 4) / each), nil
+for i = lanes_from, #KEYS do
+  local source = KEYS[i]
   repeat
     if number - last >= most or bytes <= 0 then break end
-    message = call('RPOP', KEYS[i])
+    local message = call('LMOVE', KEYS[i], list, 'RIGHT', 'RIGHT')
     if message then
       number, bytes = number + 1, bytes - #message
-      call('HSET', leases, number, KEYS[i] .. '\n' .. message)
-      answer(number, message, lane)
-    elseif (i - 3) % each == 0 then
-      empty[#empty + 1] = lane
+      if source then sources, source = sources .. number .. ' ' .. source .. '\n', nil end
+      answer(number, message, lane_of(i))
+    elseif (i - lanes_from + 1) % each == 0 then
+      empty[#empty + 1] = lane_of(i)
     end
   until not message
 end
 if number > last then
-  call('HSET', leases, 'call', ARGV[2], 'first', last + 1, 'last', number)
-  call('SADD', KEYS[2], leases)
+  call('HSET', leases, 'call', ARGV[2], 'sources', sources, 'head', head, 'first', last + 1,
+    'last', number)
+  call('SADD', KEYS[3], leases)
 end
 return { table.concat(rows, ' '), table.concat(messages), table.concat(empty, ' ') }

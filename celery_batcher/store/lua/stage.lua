@@ -1,20 +1,28 @@
 -- Move messages of lanes into the index, each once: its data, its books and, when the lane is in
 -- this database, its acknowledgement change together.
--- KEYS 17 hash of the leases in this database, or 'noted' again when lanes are elsewhere
--- ARGV 3 token of the turn, 4 messages as JSON: [[id, watcher, its field in the leases ('' when
+-- KEYS when lanes are in this database: 17 hash of the leases, 18 list of the leased messages
+-- ARGV 3 token of the turn, 4 messages as JSON: [[id, watcher, its number in the leases ('' when
 --      lanes are elsewhere), bytes, reason to set it aside ('' to stage it), pieces (staging.lua)],
---      ...], 5 their entries laid end to end, 6 operations and 7 bytes of a block
+--      ...], those under lease from the oldest on, 5 their entries laid end to end, 6 operations and 7 bytes of a block
 -- Returns operations staged, duplicates dropped, messages set aside; -1 when the turn is not ours.
 -- O(messages + blocks), and O(registered operations)
 -- @include header blocks index admission staging
 if call('HGET', META, 'turn') ~= ARGV[3] then return { -1, 0, 0 } end
 local data, most, most_bytes = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local any_repeated, dropped, aside = call('ZCARD', REPEATED) > 0, 0, 0
+local messages = cjson.decode(ARGV[4])
+local head, first, last = math.huge, tonumber(messages[1][3]), tonumber(messages[#messages][3])
+if KEYS[17] then
+  head = tonumber(call('HGET', KEYS[17], 'head')) or math.huge
+  if first > head or last - first + 1 ~= #messages then
+    return redis.error_reply('leased messages are staged from the oldest on, none left out')
+  end
+end
 
-local function first_time(id, field)
+local function first_time(id, number)
   local repeated = any_repeated and call('ZSCORE', REPEATED, id)
     and call('HEXISTS', ADMITTED, id) == 0
-  if field ~= '' then return call('HDEL', KEYS[17], field) == 1 and not repeated end
+  if number then return number >= head and not repeated end
   return call('ZADD', NOTED, 'NX', now, id) == 1 and not repeated
 end
 
@@ -31,9 +39,9 @@ local function stage(w, pieces, at)
 end
 
 local at = 1
-for _, message in ipairs(cjson.decode(ARGV[4])) do
-  local id, w, field, size, reason, pieces = unpack(message)
-  if first_time(id, field) then
+for _, message in ipairs(messages) do
+  local id, w, number, size, reason, pieces = unpack(message)
+  if first_time(id, tonumber(number)) then
     begin(w)
     if reason == '' then
       stage(w, pieces, at)
@@ -45,6 +53,10 @@ for _, message in ipairs(cjson.decode(ARGV[4])) do
     discharge(id)
   end
   at = at + size
+end
+if KEYS[17] and last >= head then
+  call('LTRIM', KEYS[18], last - head + 1, -1)
+  call('HSET', KEYS[17], 'head', last + 1)
 end
 close_books()
 return { push_all(), dropped, aside }
