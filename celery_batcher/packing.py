@@ -16,7 +16,7 @@ from .store.base import Admission
 PACK = 500
 """Operations of a message that `Watcher.enqueue_many` packs, by default."""
 _PACK_BYTES = 256 * 1024
-_PIPELINE = 500
+_PIPELINE = 1000
 _PIPELINE_BYTES = 1024 * 1024
 
 Encoded = tuple[int, bytes, str]

@@ -82,6 +82,7 @@ class RedisIntake:
         self._lease = client.register_script((_LUA / "lease.lua").read_text())
         self._restore = client.register_script((_LUA / "restore.lua").read_text())
         self._acknowledge = client.register_script((_LUA / "acknowledge.lua").read_text())
+        self._envelopes: dict[str, wire.Envelope] = {}
         self._turn_key = store.keys["meta"] if same_database(client, store) else ""
 
     def _leases_key(self, token: str) -> str:
@@ -111,8 +112,25 @@ class RedisIntake:
         for row in numbers.decode().split():
             number, size, lane = row.split(":")
             raw = messages[at : (at := at + int(size))]
-            leased.append(_leased(looked[int(lane)], number, raw, numbered=bool(self._turn_key)))
+            leased.append(self._leased(looked[int(lane)], number, raw))
         return Taken(leased, [looked[int(lane)] for lane in empty.decode().split()])
+
+    def _leased(self, watcher: str, number: str, raw: bytes) -> Leased:
+        lease = number if self._turn_key else ""
+        try:
+            message = self._envelope(watcher).read(raw)
+        except wire.MalformedError as exc:
+            id = exc.id or wire.fingerprint(raw)
+            return Leased(Arrival(id, watcher, raw, lease, str(exc)), 1, number)
+        arrival = Arrival(message.id, watcher, message.entries, lease)
+        return Leased(arrival, message.operations, number)
+
+    def _envelope(self, watcher: str) -> wire.Envelope:
+        envelope = self._envelopes.get(watcher)
+        if envelope is None:
+            lane = lane_name(self._batcher, watcher)
+            envelope = self._envelopes[watcher] = wire.Envelope.of(self._batcher, watcher, lane)
+        return envelope
 
     def leases(self, token: str) -> str:
         return self._leases_key(token) if self._turn_key else ""
@@ -135,16 +153,6 @@ class RedisIntake:
             self._put_back(lambda key: key == own)
         finally:
             self._database.close()
-
-
-def _leased(watcher: str, number: str, raw: bytes, *, numbered: bool) -> Leased:
-    lease = number if numbered else ""
-    try:
-        message = wire.decode_envelope(raw)
-    except wire.MalformedError as exc:
-        id = exc.id or wire.fingerprint(raw)
-        return Leased(Arrival(id, watcher, raw, lease, str(exc)), 1, number)
-    return Leased(Arrival(message.id, watcher, message.entries, lease), message.operations, number)
 
 
 def messages_key(leases: str) -> str:

@@ -29,7 +29,7 @@ class _Connection:
     def __init__(self, app: Celery, batcher: str) -> None:
         self._batcher = batcher
         self._database = BrokerDatabase(app)
-        self._templates: dict[str, wire.Template] = {}
+        self._envelopes: dict[str, wire.Envelope] = {}
         try:
             self._database.client.set_retry(Retry(NoBackoff(), 0))
             self._client = redis.Redis(
@@ -43,17 +43,13 @@ class _Connection:
 
     def publish(self, watcher: str, messages: Sequence[Outgoing]) -> None:
         lane = lane_name(self._batcher, watcher)
-        template = self._templates.get(watcher)
-        if template is None:
-            template = self._templates[watcher] = wire.envelope_template(
-                self._batcher, watcher, lane
-            )
+        envelope = self._envelopes.get(watcher)
+        if envelope is None:
+            envelope = self._envelopes[watcher] = wire.Envelope.of(self._batcher, watcher, lane)
         self._client.lpush(
             self._database.list_of(lane),
             *(
-                wire.encode_envelope(
-                    template, one.admission.id, one.admission.operations, one.entries
-                )
+                envelope.write(one.admission.id, one.admission.operations, one.entries)
                 for one in messages
             ),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -397,13 +398,39 @@ def test_garbage_in_any_position_of_an_envelope_is_malformed_or_a_message(
     assert isinstance(found, wire.Message)
 
 
-def test_what_we_write_into_redis_lists_is_what_we_read_from_them() -> None:
-    template = wire.envelope_template("b", "w", "celery_batcher.b.w")
-    raw = wire.encode_envelope(template, "m", 2, op("a") + op("b"))
+LANE = wire.Envelope.of("b", "w", "celery_batcher.b.w")
+TWO = op("a") + op("b")
 
-    assert wire.decode_envelope(raw.encode()) == wire.Message("m", "b", "w", op("a") + op("b"), 2)
+
+@pytest.mark.parametrize("id", ["m", 'quoted " id', "größe", "x" * 200])
+def test_what_we_write_into_redis_lists_is_what_everybody_reads_from_them(id: str) -> None:
+    raw = LANE.write(id, 2, TWO)
+
+    message = wire.Message(id, "b", "w", TWO, 2)
+    assert (LANE.read(raw), wire.decode_envelope(raw)) == (message, message)
     whole = json.loads(raw)
     assert whole["properties"]["delivery_info"]["routing_key"] == "celery_batcher.b.w"
+
+
+def test_a_message_that_kombu_laid_out_anew_is_read_too() -> None:
+    raw = json.dumps(json.loads(LANE.write("m", 2, TWO)), indent=1).encode()
+
+    assert LANE.read(raw) == wire.Message("m", "b", "w", TWO, 2)
+
+
+@settings(max_examples=200)
+@given(at=st.integers(0, 700), garbage=st.binary(min_size=1, max_size=6))
+def test_both_ways_to_read_an_envelope_read_the_same(at: int, garbage: bytes) -> None:
+    good = LANE.write("m", 2, TWO)
+    raw = good[:at] + garbage + good[at + len(garbage) :]
+
+    def outcome(read: Callable[[bytes], wire.Message]) -> wire.Message | str:
+        try:
+            return read(raw)
+        except wire.MalformedError as exc:
+            return str(exc)
+
+    assert outcome(LANE.read) == outcome(wire.decode_envelope)
 
 
 def test_equal_bytes_have_equal_fingerprints() -> None:
