@@ -88,7 +88,7 @@ def test_nothing_but_books_is_left_when_all_is_done(bench: Bench) -> None:
 
     assert bench.store.counts().done == 2
     kinds = {key.split(":b:")[-1].split(":")[0] for key in bench.snapshot()}
-    assert not kinds & {"q", "r", "k", "batch", "entries", "open", "claimed", "offers", "ids"}
+    assert not kinds & {"q", "r", "t", "k", "batch", "blocks", "open", "claimed", "offers", "ids"}
 
 
 def leased(bench: Bench, *raw: str) -> str:

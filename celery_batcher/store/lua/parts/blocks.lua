@@ -7,9 +7,24 @@ local function pack_block(sequence, n, cost, weight, entries)
   return struct.pack(BLOCK, sequence, n, #entries, cost, weight) .. entries
 end
 
-local function open_block(data)
+-- A block of which so much was taken before: operations, bytes, cost and weight, as text.
+-- `at` is where its next entry begins.
+local function open_block(data, taken)
   local sequence, n, bytes, cost, weight = struct.unpack(BLOCK, data)
-  return { data = data, sequence = sequence, n = n, bytes = bytes, cost = cost, weight = weight }
+  local block = { data = data, at = BLOCK_SIZE + 1, sequence = sequence, n = n, bytes = bytes,
+    cost = cost, weight = weight, taken = { 0, 0, 0, 0 } }
+  if taken then
+    local i = 0
+    for number in string.gmatch(taken, '%d+') do
+      i = i + 1
+      block.taken[i] = tonumber(number)
+    end
+    n, bytes, cost, weight = unpack(block.taken)
+    block.sequence, block.at, block.n = sequence + n, block.at + bytes, block.n - n
+    block.bytes, block.cost, block.weight = block.bytes - bytes, block.cost - cost,
+      block.weight - weight
+  end
+  return block
 end
 
 -- The entry that begins at a place in these bytes, and where the next one does.

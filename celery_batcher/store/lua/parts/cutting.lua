@@ -1,5 +1,6 @@
 -- Cutting a batch out of a watcher's queues, in order of priority, keys in turns. Whole blocks move
--- as they are; only where a batch or a key's turn ends within one is it taken apart.
+-- as they are; where a batch or a key's turn ends within one, the block stays and what was taken
+-- of it is noted.
 
 local MAX_BYTES, TURN = 1048576, 10 -- bytes of a batch; average operations of a key's turn
 
@@ -15,13 +16,14 @@ end
 
 -- The first block of a key's queue: of what came back, before what arrived.
 local function first_block(w, prio, key)
-  local data = call('ZRANGE', returned_key(w, prio, key), 0, 0)[1]
-  local returned = data ~= nil
-  data = data or call('LINDEX', queue_key(w, prio, key), 0)
-  if not data then return nil end
-  local block = open_block(data)
-  block.returned = returned
-  return block
+  local returned = call('ZRANGE', returned_key(w, prio, key), 0, 0)[1]
+  if returned then
+    local block = open_block(returned)
+    block.returned = true
+    return block
+  end
+  local data = call('LINDEX', queue_key(w, prio, key), 0)
+  return data and open_block(data, call('HGET', taken_key(w, prio), key))
 end
 
 -- Where the next operation of a watcher is; keys that have run empty leave their ring.
@@ -32,7 +34,7 @@ local function front(w, o)
       if #top == 0 then break end
       local block = first_block(w, prio, top[1])
       if block then
-        local entry = read_entry(block.data, BLOCK_SIZE + 1)
+        local entry = read_entry(block.data, block.at)
         return { prio = prio, key = top[1], block = block, cost = entry.cost,
           enqueued = entry.enqueued, tag = math.max(tonumber(top[2]), o['v' .. prio]) }
       end
@@ -55,10 +57,10 @@ local function fits(block, batch, turn)
     and (not turn.most or (turn.n + block.n <= TURN and turn.weight + block.weight <= turn.most))
 end
 
--- How many of a block's operations fit, their cost, weight and bytes. Sets batch.stop when the
+-- How many of a block's operations fit, their bytes, cost and weight. Sets batch.stop when the
 -- batch is complete.
 local function measure(block, batch, turn)
-  local n, cost, weight, at = 0, 0, 0, BLOCK_SIZE + 1
+  local n, cost, weight, at = 0, 0, 0, block.at
   while n < block.n and batch.n < batch.size and not batch.stop do
     if turn.most and turn.n >= TURN then break end
     local entry, stop = read_entry(block.data, at)
@@ -71,28 +73,37 @@ local function measure(block, batch, turn)
     n, cost, weight, at = n + 1, cost + entry.cost, weight + counts, stop
     if entry.single then batch.stop = 'single' end
   end
-  return n, cost, weight, at - BLOCK_SIZE - 1
+  return n, at - block.at, cost, weight
 end
 
--- Move the first block of a key's queue into the batch.
+-- The first operations of a block, as a block.
+local function part_of(block, n, bytes, cost, weight)
+  local entries = string.sub(block.data, block.at, block.at + bytes - 1)
+  return pack_block(block.sequence, n, cost, weight, entries)
+end
+
+-- Move the first block of a key's queue, or what is left of it, into the batch.
 local function move(w, head, block, batch)
+  local queue, blocks = queue_key(w, head.prio, head.key), blocks_key(batch.id)
   if block.returned then
     call('ZREM', returned_key(w, head.prio, head.key), block.data)
-    call('RPUSH', blocks_key(batch.id), block.data)
+    call('RPUSH', blocks, block.data)
+  elseif block.taken[1] == 0 then
+    call('LMOVE', queue, blocks, 'LEFT', 'RIGHT')
   else
-    call('LMOVE', queue_key(w, head.prio, head.key), blocks_key(batch.id), 'LEFT', 'RIGHT')
+    call('RPUSH', blocks, part_of(block, block.n, block.bytes, block.cost, block.weight))
+    call('LPOP', queue)
+    call('HDEL', taken_key(w, head.prio), head.key)
   end
 end
 
--- Move the first n operations of that block; the rest stays in its place. What came back lies in
--- blocks of one operation, so the block is one of what arrived.
-local function move_part(w, head, block, batch, n, cost, weight, bytes)
-  local entries = string.sub(block.data, BLOCK_SIZE + 1)
-  call('RPUSH', blocks_key(batch.id),
-    pack_block(block.sequence, n, cost, weight, string.sub(entries, 1, bytes)))
-  call('LSET', queue_key(w, head.prio, head.key), 0,
-    pack_block(block.sequence + n, block.n - n, block.cost - cost, block.weight - weight,
-      string.sub(entries, bytes + 1)))
+-- Move the first operations of that block. What came back lies in blocks of one operation, so it
+-- is a block of what arrived.
+local function move_part(w, head, block, batch, ...)
+  call('RPUSH', blocks_key(batch.id), part_of(block, ...))
+  local taken = {}
+  for i, number in ipairs({ ... }) do taken[i] = text(block.taken[i] + number) end
+  call('HSET', taken_key(w, head.prio), head.key, table.concat(taken, ' '))
 end
 
 -- One turn of a key; `most` is the weight it may have, or nil. Returns what it took.
@@ -103,9 +114,9 @@ local function take(w, head, batch, most)
       count_taken(batch, turn, block.n, block.cost, block.weight, block.bytes)
       move(w, head, block, batch)
     else
-      local n, cost, weight, bytes = measure(block, batch, turn)
+      local n, bytes, cost, weight = measure(block, batch, turn)
       if n < block.n then
-        if n > 0 then move_part(w, head, block, batch, n, cost, weight, bytes) end
+        if n > 0 then move_part(w, head, block, batch, n, bytes, cost, weight) end
         return turn
       end
       move(w, head, block, batch)

@@ -1,5 +1,6 @@
 -- The index: the operations of a watcher by priority and key, in blocks (blocks.lua).
 -- q: list of what arrived, r: sorted set of what came back, both in sequence;
+-- t: hash of keys whose first block in q is taken in part: how much of it;
 -- k: sorted set of keys by their virtual time (start-time fair queueing).
 local PRIORITIES = 3
 
@@ -7,6 +8,7 @@ local function watcher_key(w) return BASE .. 'w:' .. w end
 local function ring_key(w, prio) return BASE .. 'k:' .. w .. ':' .. prio end
 local function queue_key(w, prio, key) return BASE .. 'q:' .. w .. ':' .. prio .. ':' .. key end
 local function returned_key(w, prio, key) return BASE .. 'r:' .. w .. ':' .. prio .. ':' .. key end
+local function taken_key(w, prio) return BASE .. 't:' .. w .. ':' .. prio end
 local function batch_key(id) return BASE .. 'batch:' .. id end
 local function blocks_key(id) return BASE .. 'blocks:' .. id end
 local function dead_key(w) return BASE .. 'dead:' .. w end
