@@ -172,13 +172,12 @@ def _scaling(backlogs: Rows) -> Details:
             name,
             _us(row["flusher"]),
             _us(row["server"]),
-            f"{row['batch']:,.0f}",
             _us(row["enqueue"]),
         )
         for name, row in backlogs.items()
     ]
-    columns = ("", "flusher CPU", "server CPU", "mean batch", "one enqueue")
-    return "Cost of a released operation, and of an enqueue", columns, rows
+    columns = ("", "flusher CPU", "server CPU", "one enqueue")
+    return "Cost of an operation in a flush of 50 batches of 10, and of an enqueue", columns, rows
 
 
 def _idle(shares: dict[str, float]) -> Details:

@@ -1,12 +1,13 @@
 """What a flush and an enqueue cost with more waiting operations, watchers and keys.
 
-Backlogs that are compared run at the same time, each on a server of its own: what else the machine
-does then slows both. With libc's malloc (the servers in wheels; distributions build with jemalloc)
-commands take more CPU when much is stored, whatever they do: see `--server` of `run.py`.
+A flush is timed by hand (`apps.flushes`): the same work in every round, so that only the backlog
+differs. Backlogs that are compared run at the same time, each on a server of its own: what else the
+machine does then slows both.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,14 +17,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from processes import APART, BATCHED, Bench, Fleet, Server
+from processes import BATCHED, Bench, Fleet, Server
 
-CAPACITY = 500
-"""Released per second."""
-RATE = 550
-"""Enqueued per second: 1,000 waiting would soon be gone, and enough must always wait."""
-BATCH_SIZE = 10
-"""So small that batches are full: else backlogs would differ in the number of batches."""
+BATCH_SIZE, BATCHES = 10, 50
+"""Operations of a batch and batches of a flush."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +50,8 @@ def _costs(bench: Bench, backlogs: list[Backlog]) -> dict[str, dict[str, float]]
         fleets = [
             stack.enter_context(_flushing(backlog, bench.server.binary)) for backlog in backlogs
         ]
-        seconds = 10.0 * bench.scale
         with ThreadPoolExecutor() as pool:
-            flushes = list(pool.map(lambda fleet: _flush(fleet, seconds), fleets))
-        for fleet in fleets:
-            fleet.stop()
+            flushes = list(pool.map(_flush, fleets))
         enqueues = _enqueues(fleets, calls=500, rounds=3 * bench.rounds)
     return {
         backlog.name: {**flush, "enqueue": enqueue}
@@ -68,30 +62,26 @@ def _costs(bench: Bench, backlogs: list[Backlog]) -> dict[str, dict[str, float]]
 @contextmanager
 def _flushing(backlog: Backlog, binary: Path) -> Iterator[Fleet]:
     """A fleet whose backlog is in the index."""
-    settings = {"watchers": backlog.watchers, "keys": backlog.keys}
+    settings = {
+        "watchers": backlog.watchers,
+        "keys": backlog.keys,
+        "batch_size": BATCH_SIZE,
+        "max_concurrent_batches": BATCHES,
+    }
     with (
         Server.running(binary) as server,
-        Fleet(server, BATCHED, None, capacity=CAPACITY, batch_size=BATCH_SIZE, **settings) as fleet,
+        Fleet(server, BATCHED, None, **settings) as fleet,
     ):
         fleet.produce("packed" if backlog.watchers == 1 else "in_tens", count=backlog.waiting)
-        fleet.start(APART)
         fleet.run("apps.intake")
         time.sleep(1.0)
         yield fleet
 
 
-def _flush(fleet: Fleet, seconds: float) -> dict[str, float]:
+def _flush(fleet: Fleet) -> dict[str, float]:
     """CPU seconds of the flusher and of the server per released operation."""
-    before, cpu = fleet.starts(), fleet.cpu()
-    fleet.produce("in_tens", rate=RATE, seconds=seconds, chunk=RATE // 10)
-    used = {name: seconds - cpu[name] for name, seconds in fleet.cpu().items()}
-    released = fleet.starts()[len(before) :]
-    operations = sum(start.operations for start in released)
-    return {
-        "flusher": used["control"] / operations,
-        "server": used["server"] / operations,
-        "batch": operations / len(released),
-    }
+    costs: dict[str, float] = json.loads(fleet.run("apps.flushes"))
+    return costs
 
 
 def _enqueues(fleets: list[Fleet], calls: int, rounds: int) -> list[float]:

@@ -24,6 +24,7 @@ batcher = Batcher(
     app=app,
     rate_limiter=ProvisionedResource(SETTINGS.capacity) if SETTINGS.capacity else None,
     buffer_size=10_000_000,
+    max_concurrent_batches=SETTINGS.max_concurrent_batches or None,
 )
 
 

@@ -1,8 +1,9 @@
-"""Ends when every operation that was enqueued is in the index: `python -m apps.intake`."""
-
-import time
+"""Moves everything that was enqueued into the index, and ends: `python -m apps.intake`."""
 
 from apps.batched import batcher
+from celery_batcher.turn import one_flush
 
+batcher.pause(None)
 while batcher.status().admitted:
-    time.sleep(0.2)
+    one_flush(batcher._duties())
+batcher.resume()

@@ -24,6 +24,7 @@ class Settings:
     control_queue: str = ""
     watchers: int = 1
     keys: int = 0
+    max_concurrent_batches: int = 0
 
     @classmethod
     def load(cls) -> Settings:
