@@ -1,4 +1,4 @@
--- Blocks and the entries in them: wire.py has both layouts.
+-- Blocks and the entries in them: wire/entries.py has both layouts.
 local BLOCK, BLOCK_SIZE = '>I8I4I4I8I8', 32 -- sequence, operations, bytes, cost, weight
 local ENTRY, ENTRY_SIZE = '>I4BBBBHI8I8BH', 29 -- size, version, flags, priority, name, attempt,
 -- cost, enqueued_ms, id, key; then these four: name, id, key, payload

@@ -1,0 +1,327 @@
+"""Entries and blocks: operations as they travel and wait.
+
+An *entry* is one operation as it travels and waits. It is big-endian, and it says its own
+length, so that entries can be laid end to end:
+
+====== ======= ==================================================
+offset type    meaning
+====== ======= ==================================================
+0      u32     length of what follows
+4      u8      version, 1
+5      u8      flags: 1 batchable, 2 registered (its id is unique while it lives), 4 has a key
+6      u8      priority: 0 high, 1 normal, 2 backfill
+7      u8      length of the serializer's name
+8      u16     attempt, 1 in the first try
+10     u64     cost
+18     u64     milliseconds since 1970 at which it was enqueued
+26     u8      length of the id
+27     u16     length of the key
+29             serializer's name, id, key, payload
+====== ======= ==================================================
+
+A *block* is what the index keeps as one element: operations of one watcher, priority and key that
+follow one another, their entries laid end to end behind
+
+====== ======= ==================================================
+offset type    meaning
+====== ======= ==================================================
+0      u64     sequence number of the first; the others count on
+8      u32     operations
+12     u32     bytes of the entries
+16     u64     their cost
+24     u64     their weight in fairness: each counts its cost, 1 at least
+====== ======= ==================================================
+
+Only the Lua scripts make blocks, and take them apart when a batch has no room for a whole one.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..operation import MAX_COST, Operation, Priority
+from .payloads import decode_payload, load_json
+
+VERSION = 1
+MAX_ATTEMPT = 65535
+MAX_KEY = 255
+MAX_ID = 255
+BLOCK_OPERATIONS, BLOCK_BYTES = 100, 32 * 1024
+"""What a block has at most, unless a single operation is larger."""
+
+BATCHABLE, REGISTERED, HAS_KEY = 1, 2, 4
+PRIORITIES = tuple(priority.name for priority in Priority)
+
+_HEADER = struct.Struct(">IBBBBHQQBH")
+_LENGTH = 4
+_BLOCK = struct.Struct(">QIIQQ")
+_JSON = b"json"
+
+
+class MalformedError(ValueError):
+    """Bytes that are no entry or no message; the text says what is wrong with them.
+
+    ``id`` is the message's id, if at least that can be read.
+    """
+
+    def __init__(self, message: str, id: str | None = None) -> None:
+        super().__init__(message.encode("ascii", "backslashreplace").decode())
+        self.id = id
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The header of an entry, and where its parts are."""
+
+    flags: int
+    priority: int
+    attempt: int
+    cost: int
+    enqueued_ms: int
+    serializer: str
+    id: str
+    key: str | None
+    payload: bytes
+
+    @property
+    def registered(self) -> bool:
+        return bool(self.flags & REGISTERED)
+
+    @property
+    def batchable(self) -> bool:
+        return bool(self.flags & BATCHABLE)
+
+
+def flags_of(*, batchable: bool, registered: bool, keyed: bool) -> int:
+    """The flags of an entry."""
+    return (BATCHABLE * batchable) | (REGISTERED * registered) | (HAS_KEY * keyed)
+
+
+def encode_entry(  # noqa: PLR0917 - called per operation, where keywords cost a tenth
+    id: bytes,
+    cost: int,
+    payload: bytes,
+    serializer: bytes,
+    flags: int,
+    priority: int,
+    key: bytes,
+    attempt: int,
+    enqueued_ms: int,
+) -> bytes:
+    """Lay out one entry."""
+    names = serializer + id + key
+    return (
+        _HEADER.pack(
+            _HEADER.size - _LENGTH + len(names) + len(payload),
+            VERSION,
+            flags,
+            priority,
+            len(serializer),
+            attempt,
+            cost,
+            enqueued_ms,
+            len(id),
+            len(key),
+        )
+        + names
+        + payload
+    )
+
+
+def _text(data: bytes) -> str:
+    """A name. One that is no UTF-8 must not fail the others of its message or batch."""
+    return data.decode(errors="backslashreplace")
+
+
+def _header(data: bytes, offset: int) -> tuple[int, int, int, int, int, int, int, int, int, int]:
+    """The fields of the header at the offset.
+
+    Raises:
+        MalformedError: there is no entry, or none that is whole.
+    """
+    if len(data) - offset < _HEADER.size:
+        raise MalformedError("truncated entry")
+    fields = _HEADER.unpack_from(data, offset)
+    size, version, _, priority, name, attempt, cost, _, id_, key = fields
+    if version != VERSION:
+        raise MalformedError(f"unknown version {version}")
+    if offset + _LENGTH + size > len(data) or _HEADER.size - _LENGTH + name + id_ + key > size:
+        raise MalformedError("truncated entry")
+    if priority >= len(PRIORITIES) or cost > MAX_COST or not attempt or not id_:
+        raise MalformedError("impossible header")
+    return fields
+
+
+def decode_entry(data: bytes, offset: int = 0) -> tuple[Entry, int]:
+    """Read the entry at the offset; return it and the offset behind it.
+
+    Raises:
+        MalformedError: there is none.
+    """
+    size, _, flags, priority, name, attempt, cost, enqueued_ms, id_, key = _header(data, offset)
+    at, end = offset + _HEADER.size, offset + _LENGTH + size
+    names = data[at : at + name + id_ + key]
+    entry = Entry(
+        flags=flags,
+        priority=priority,
+        attempt=attempt,
+        cost=cost,
+        enqueued_ms=enqueued_ms,
+        serializer=_text(names[:name]),
+        id=_text(names[name : name + id_]),
+        key=_text(names[name + id_ :]) if flags & HAS_KEY else None,
+        payload=data[at + len(names) : end],
+    )
+    return entry, end
+
+
+def decode_entries(data: bytes) -> list[Entry]:
+    """Read entries that are laid end to end.
+
+    Raises:
+        MalformedError: they are not, or there is none.
+    """
+    entries, offset = [], 0
+    while offset < len(data):
+        entry, offset = decode_entry(data, offset)
+        entries.append(entry)
+    if not entries:
+        raise MalformedError("no entry")
+    return entries
+
+
+def split_entries(data: bytes) -> Iterator[bytes]:
+    """The entries of well-formed bytes, one by one, undecoded."""
+    offset = 0
+    while offset < len(data):
+        end = offset + _LENGTH + int.from_bytes(data[offset : offset + _LENGTH], "big")
+        yield data[offset:end]
+        offset = end
+
+
+@dataclass(slots=True)
+class Piece:
+    """Entries that lie end to end and may share a block.
+
+    ``key`` and ``id`` are offset and size in the first entry; ``id`` is that of a registered
+    operation, else None. Registered and unbatchable operations are pieces of their own.
+    """
+
+    priority: int
+    operations: int
+    cost: int
+    weight: int
+    bytes: int
+    single: bool
+    key: tuple[int, int]
+    id: tuple[int, int] | None
+
+
+def split_pieces(data: bytes) -> list[Piece]:
+    """The pieces of a message's entries, in order.
+
+    Raises:
+        MalformedError: the bytes are not entries, or there is none.
+    """
+    pieces: list[Piece] = []
+    together: tuple[int, bytes] | None = None
+    offset = 0
+    while offset < len(data):
+        size, _, flags, priority, name, _, cost, _, id_, key_ = _header(data, offset)
+        size += _LENGTH
+        at = _HEADER.size + name
+        key = data[offset + at + id_ : offset + at + id_ + key_]
+        plain = flags & (BATCHABLE | REGISTERED) == BATCHABLE
+        if (
+            plain
+            and together == (priority, key)
+            and (last := pieces[-1]).operations < BLOCK_OPERATIONS
+            and last.bytes + size <= BLOCK_BYTES
+        ):
+            last.operations += 1
+            last.cost += cost
+            last.weight += cost or 1
+            last.bytes += size
+        else:
+            together = (priority, key) if plain else None
+            id = (at, id_) if flags & REGISTERED else None
+            single = not flags & BATCHABLE
+            pieces.append(Piece(priority, 1, cost, cost or 1, size, single, (at + id_, key_), id))
+        offset += size
+    if not pieces:
+        raise MalformedError("no entry")
+    return pieces
+
+
+def block_of(sequence: int, entry: bytes, cost: int) -> bytes:
+    """The block of a single operation."""
+    return _BLOCK.pack(sequence, 1, len(entry), cost, cost or 1) + entry
+
+
+def with_attempt(entry: bytes, attempt: int) -> bytes:
+    """The same entry, with another attempt."""
+    return entry[:8] + attempt.to_bytes(2, "big") + entry[10:]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The operations of a claimed batch.
+
+    ``outcomes`` has an "x" for each entry whose payload could not be read and a "d" for each of
+    the others, which are ``operations``; ``reason`` is that of the last unreadable one.
+    """
+
+    operations: tuple[Operation, ...]
+    registered: list[str]
+    outcomes: str
+    reason: str
+
+
+def open_blocks(data: bytes, watcher: str, accept: frozenset[str]) -> Opened:
+    """The operations of blocks laid end to end, as the store returns them."""
+    operations: list[Operation] = []
+    registered: list[str] = []
+    outcomes: list[str] = []
+    unpack, header, make = _HEADER.unpack_from, _HEADER.size, tuple.__new__
+    json_accepted = "application/json" in accept
+    reason, offset, end = "", 0, 0
+    while offset < len(data):
+        if offset == end:
+            offset += _BLOCK.size
+            end = offset + _BLOCK.unpack_from(data, offset - _BLOCK.size)[2]
+        length, _, flags, priority, name, attempt, cost, _, id_, key_ = unpack(data, offset)
+        at = offset + header
+        serializer = data[at : (at := at + name)]
+        id = data[at : (at := at + id_)].decode(errors="backslashreplace")
+        key = data[at : (at := at + key_)].decode(errors="backslashreplace") if key_ else ""
+        offset += _LENGTH + length
+        try:
+            if json_accepted and serializer == _JSON:
+                payload = load_json(data[at:offset])
+            else:
+                payload = decode_payload(_text(serializer), data[at:offset], accept)
+        except Exception as exc:  # noqa: BLE001 - a serializer may raise anything
+            reason = f"payload of {id} cannot be read: {exc!r}"
+            outcomes.append("x")
+            continue
+        outcomes.append("d")
+        operations.append(
+            make(
+                Operation,
+                (
+                    id,
+                    watcher,
+                    cost,
+                    payload,
+                    attempt,
+                    flags & BATCHABLE != 0,
+                    key if flags & HAS_KEY else None,
+                    PRIORITIES[priority],
+                ),
+            )
+        )
+        if flags & REGISTERED:
+            registered.append(id)
+    return Opened(tuple(operations), registered, "".join(outcomes), reason)
