@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import overload
 
 from .clock import Clock
 from .operation import Operation
+from .outcomes import DONE, Decisions, Outcome, RetryPolicy
 
 
 @dataclass(frozen=True, slots=True)
 class Batch(Sequence[Operation]):
     """Operations of one watcher, released together: a sequence of them.
+
+    A handler may decide about each. What it leaves undecided is done when it returns, tried again
+    when it raises, and given back when it raises `Throttled`.
 
     Attributes:
         id: the id of the batch, and of its Celery task.
@@ -26,6 +30,12 @@ class Batch(Sequence[Operation]):
     operations: tuple[Operation, ...]
     deadline: float
     clock: Clock
+    policy: RetryPolicy = field(default_factory=RetryPolicy, repr=False, compare=False)
+    record: Callable[[], None] | None = field(default=None, repr=False, compare=False)
+    decisions: Decisions = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "decisions", Decisions(self.operations))
 
     @property
     def cost(self) -> int:
@@ -36,6 +46,46 @@ class Batch(Sequence[Operation]):
     def remaining(self) -> float:
         """Seconds until the operation time is over; negative when it is."""
         return self.deadline - self.clock.monotonic()
+
+    def done(self, operation: Operation) -> None:
+        """The operation is done, whatever happens to the others.
+
+        Raises:
+            OutcomeError: it is not of this batch, or its outcome is committed already.
+        """
+        self.decisions.decide(operation, DONE)
+
+    def retry(self, operation: Operation, *, after: float | None = None) -> None:
+        """Try the operation again: it counts as an attempt, and after the last it is dead.
+
+        Operations of its key that come behind it do not wait for it.
+
+        Args:
+            after: seconds until it waits again; by default what the watcher's backoff says.
+
+        Raises:
+            OutcomeError: it is not of this batch, or its outcome is committed already.
+        """
+        reason = f"its handler asked for another try in attempt {operation.attempt}, the last"
+        self.decisions.decide(operation, self.policy.retry(operation, reason, after))
+
+    def fail(self, operation: Operation, reason: str) -> None:
+        """The operation is dead at once; the reason is kept with it.
+
+        Raises:
+            OutcomeError: it is not of this batch, or its outcome is committed already.
+        """
+        self.decisions.decide(operation, Outcome("x", reason))
+
+    def commit(self) -> None:
+        """Record what is decided so far: a worker that dies afterwards does not undo it.
+
+        Raises:
+            ClaimExpiredError: the claim had ended; others have the operations.
+            StoreUnavailableError: the store did not answer until the claim had ended.
+        """
+        if self.record is not None and self.decisions.pending:
+            self.record()
 
     def __len__(self) -> int:
         return len(self.operations)

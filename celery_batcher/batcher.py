@@ -198,7 +198,9 @@ class Batcher:
             ignore_result: whether Celery keeps no result of the batch's task.
             options: ``max_batch_size`` (500), ``max_attempts`` (3, 0: no limit),
                 ``max_operation_time`` (the batcher's), ``max_concurrent_batches``, ``weight``
-                (1), ``batch_by_key`` (False).
+                (1), ``batch_by_key`` (False); and as for tasks of Celery ``retry_backoff``
+                (False), ``retry_backoff_max`` (600), ``retry_jitter`` (True), ``autoretry_for``
+                (every ``Exception``), ``dont_autoretry_for``: what neither retries is dead.
 
         Raises:
             ConfigurationError: an option is unknown or wrong, or another function has the name.
@@ -475,6 +477,7 @@ class Batcher:
             operation_time=watcher.operation_time,
             watcher=watcher.name,
             handler=watcher.handler,
+            policy=watcher.retry_policy,
             listeners=self._listeners,
             emit_batch=self.option("emit_batch"),
         ).run(batch_id)

@@ -6,8 +6,10 @@ import logging
 import os
 import socket
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from celery import Celery
@@ -20,12 +22,15 @@ from .config import milliseconds
 from .enqueuing import Patience
 from .errors import ClaimExpiredError, StoreUnavailableError, Throttled
 from .events import Listeners
-from .operation import new_id
-from .store.base import Limits, Store
+from .operation import Operation, new_id
+from .outcomes import BACK, DONE, Outcome, RetryPolicy
+from .store.base import Limits, Settlement, Store
 
 logger = logging.getLogger("celery_batcher")
 
 _DEFAULT_THROTTLE = 1.0
+_UNDECIDED = Outcome("-")
+_WORDS = {"d": "done", "r": "retried", "g": "given_back", "x": "failed"}
 _RENEWALS = 10
 """Times that a late handler's hold is renewed before its batch is given back."""
 
@@ -43,6 +48,7 @@ class Claimant:
     handler: Callable[[Batch], Any]
     listeners: Listeners
     emit_batch: bool
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
 
     def run(self, batch_id: str) -> dict[str, Any]:
         """Claim the batch and handle it; return what became of it.
@@ -61,20 +67,20 @@ class Claimant:
         opened = wire.open_blocks(claim.blocks, self.watcher, accept)
         if opened.reason:
             logger.error("%s: %s", self.watcher, opened.reason)
-        claimed = _Claimed(self, batch_id, nonce, opened)
         deadline = before + (claim.remaining_ms - self.limits.claim_grace_ms) / 1000
-        batch = Batch(batch_id, self.watcher, opened.operations, deadline, self.clock)
+        claimed = _Claimed(self, batch_id, nonce, opened, deadline)
+        batch = claimed.batch
         if self.emit_batch:  # before time is taken: a slow listener makes a handler start late
             self.listeners.emit("batch", len(batch), self.watcher, list(batch))
         try:
             in_time = self._in_time(batch_id, nonce, before)
         except BaseException:
-            claimed.settle("g", "")
+            claimed.settle(lambda _: BACK)
             raise
         if not in_time:
-            claimed.settle("g", "")
+            claimed.settle(lambda _: BACK)
             return {"batch": "late", "given_back": len(opened.outcomes)}
-        return claimed.handle(batch)
+        return claimed.handle()
 
     def _in_time(self, batch_id: str, nonce: str, before: float) -> bool:
         """Whether the hold covers a handler that starts now; it is renewed when it may not."""
@@ -99,17 +105,34 @@ class Claimant:
         return False
 
 
-@dataclass(frozen=True, slots=True)
 class _Claimed:
     """A claimed batch on its way through the handler."""
 
-    claimant: Claimant
-    id: str
-    nonce: str
-    opened: wire.Opened
+    def __init__(
+        self, claimant: Claimant, id: str, nonce: str, opened: wire.Opened, deadline: float
+    ) -> None:
+        self._claimant = claimant
+        self._id = id
+        self._nonce = nonce
+        self._opened = opened
+        numbers = count()
+        # What the store has in the batch: positions of operations, None where one is unreadable.
+        self._left = [None if one == "x" else next(numbers) for one in opened.outcomes]
+        self._commits = 0
+        self._became: Counter[str] = Counter()
+        self.batch = Batch(
+            id,
+            claimant.watcher,
+            opened.operations,
+            deadline,
+            claimant.clock,
+            policy=claimant.policy,
+            record=self.commit,
+        )
 
-    def handle(self, batch: Batch) -> dict[str, Any]:
-        claimant = self.claimant
+    def handle(self) -> dict[str, Any]:
+        """Call the handler and settle; return what became of the operations."""
+        claimant, batch = self._claimant, self.batch
         try:
             if batch:
                 claimant.handler(batch)
@@ -118,44 +141,101 @@ class _Claimed:
             try:
                 claimant.store.shut(milliseconds(max(0.0, after)))
             finally:
-                self.settle("g", "")
-            return {"batch": "throttled", "given_back": len(self.opened.outcomes)}
-        except BaseException:
-            self.settle("r", traceback.format_exc(limit=-20))
+                self.settle(BACK)
+            return {"batch": "throttled", **self._summary()}
+        except BaseException as exc:
+            error, reason = exc, traceback.format_exc(limit=-20)
+            self.settle(lambda one: claimant.policy.after_error(error, one, reason), reason)
             raise
-        self.settle("d", "")
-        return {"done": len(batch), "cost": batch.cost}
+        self.settle(DONE)
+        return {"done": 0, **self._summary(), "cost": batch.cost}
 
-    def settle(self, outcome: str, reason: str) -> None:
-        """Record the outcome of all operations that could be read, until the store has it.
+    def _summary(self) -> dict[str, int]:
+        return {word: self._became[kind] for kind, word in _WORDS.items() if self._became[kind]}
+
+    def commit(self) -> None:
+        """Record what is decided; the undecided stay in the batch.
 
         Raises:
             ClaimExpiredError: the claim had ended before.
         """
-        outcomes: str = outcome
-        forget: list[str] = []
-        if "x" in self.opened.outcomes:
-            outcomes = self.opened.outcomes.replace("d", outcome)
-            reason = reason or self.opened.reason
-        elif outcome == "d":
-            forget = self.opened.registered
-        if not self._until_answered(outcomes, reason, forget):
-            raise ClaimExpiredError(
-                f"batch {self.id} of {self.claimant.watcher}: its claim of "
-                f"{self.claimant.operation_time} s (and grace) had ended before it was settled; "
-                "its operations were given to others. Raise max_operation_time, or do less a batch"
-            )
+        self._commits += 1
+        number, outcomes = self._commits, self._outcomes(_UNDECIDED)
+        settlement = _settlement(outcomes, "", ())
+        store = self._claimant.store
+        self._until_recorded(lambda: store.commit(self._id, self._nonce, number, settlement))
+        self._became.update(one.kind for one in outcomes if one is not _UNDECIDED)
+        left = zip(self._left, outcomes, strict=True)
+        self._left = [at for at, outcome in left if outcome is _UNDECIDED]
+        self.batch.decisions.committed()
 
-    def _until_answered(self, outcomes: str, reason: str, forget: list[str]) -> bool:
-        claimant = self.claimant
+    def settle(self, undecided: Outcome | Callable[[Operation], Outcome], reason: str = "") -> None:
+        """Record the outcome of all operations, until the store has it.
+
+        Args:
+            undecided: what becomes of operations that the handler left undecided.
+            reason: why, for those whose outcome has no other reason.
+
+        Raises:
+            ClaimExpiredError: the claim had ended before.
+        """
+        outcomes = self._outcomes(undecided)
+        settlement = _settlement(outcomes, reason, self._registered())
+        store = self._claimant.store
+        self._until_recorded(lambda: store.settle(self._id, self._nonce, settlement))
+        self._became.update(one.kind for one in outcomes)
+
+    def _outcomes(self, undecided: Outcome | Callable[[Operation], Outcome]) -> list[Outcome]:
+        """What becomes of each operation that is left, in the store's order."""
+        pending, operations = self.batch.decisions.pending, self._opened.operations
+        if isinstance(undecided, Outcome):
+            if not pending and None not in self._left:
+                return [undecided] * len(self._left)
+            the_same = undecided
+            undecided = lambda _: the_same  # noqa: E731
+        unreadable = Outcome("x", self._opened.reason)
+        return [
+            unreadable if at is None else pending.get(at) or undecided(operations[at])
+            for at in self._left
+        ]
+
+    def _registered(self) -> list[str]:
+        """Ids to forget when all that is left is done."""
+        if not self._commits:
+            return self._opened.registered
+        left = {self._opened.operations[at].id for at in self._left if at is not None}
+        return [id for id in self._opened.registered if id in left]
+
+    def _until_recorded(self, act: Callable[[], bool]) -> None:
+        claimant = self._claimant
         grace = claimant.limits.claim_grace_ms / 1000
         deadline = claimant.clock.monotonic() + claimant.operation_time + grace
         patience = Patience(claimant.clock, deadline)
         while True:
             try:
-                return claimant.store.settle(self.id, self.nonce, outcomes, reason, forget)
+                if act():
+                    return
+                break
             except StoreUnavailableError:
                 if patience.over():
                     raise
             except SoftTimeLimitExceeded:
                 continue  # it comes once; the claim's grace is for what is left to do
+        raise ClaimExpiredError(
+            f"batch {self._id} of {claimant.watcher}: its claim of "
+            f"{claimant.operation_time} s (and grace) had ended before it was settled; "
+            "its operations were given to others. Raise max_operation_time, or do less a batch"
+        )
+
+
+def _settlement(outcomes: Sequence[Outcome], reason: str, registered: Sequence[str]) -> Settlement:
+    kinds = "".join([one.kind for one in outcomes])
+    return Settlement(
+        outcomes=kinds[:1] if kinds == kinds[:1] * len(kinds) else kinds,
+        reason=reason,
+        reasons={
+            at: one.reason for at, one in enumerate(outcomes) if one.reason not in ("", reason)
+        },
+        delays={at: one.delay_ms for at, one in enumerate(outcomes) if one.delay_ms},
+        forget=registered,
+    )

@@ -70,6 +70,21 @@ def flag(value: Any) -> bool:
     return value
 
 
+def backoff(value: Any) -> int:
+    """Whole seconds from 1; True is 1, False is 0: none."""
+    if isinstance(value, bool):
+        return int(value)
+    return int(count(1)(value))
+
+
+def errors(value: Any) -> tuple[type[BaseException], ...]:
+    """Classes of errors."""
+    classes = tuple(value)
+    if not all(isinstance(one, type) and issubclass(one, BaseException) for one in classes):
+        raise ValueError
+    return classes
+
+
 def one_of(*choices: str) -> Callable[[Any], str]:
     """A check for a fixed set of words."""
 
@@ -126,6 +141,11 @@ WATCHER_OPTIONS: Mapping[str, Option] = {
     "max_concurrent_batches": Option(None, count(1, optional=True), "at least 1, or None"),
     "weight": Option(1, count(1), "an integer, at least 1"),
     "batch_by_key": Option(False, flag, "True or False"),
+    "retry_backoff": Option(0, backoff, "True, False, or whole seconds from 1"),
+    "retry_backoff_max": Option(600, count(1), "whole seconds, at least 1"),
+    "retry_jitter": Option(True, flag, "True or False"),
+    "autoretry_for": Option((Exception,), errors, "a tuple of exception classes"),
+    "dont_autoretry_for": Option((), errors, "a tuple of exception classes"),
 }
 
 SETTINGS: Mapping[str, Any] = {

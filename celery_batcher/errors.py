@@ -17,6 +17,7 @@
       EnqueueUncertainError (ConnectionError)   published, or not: enqueue again with the id
       StoreUnavailableError (ConnectionError)   the store did not answer
       BrokerUnavailableError (ConnectionError)  the broker did not answer
+      OutcomeError (ValueError)            an outcome for a wrong operation, or one decided before
       ClaimExpiredError (TimeoutError)     the handler was too late; its outcome was refused
     Throttled                              raised by handlers: the store asked for less
 """
@@ -120,6 +121,10 @@ class StoreUnavailableError(EnqueueError, ConnectionError):
 
 class BrokerUnavailableError(EnqueueError, ConnectionError):
     """The broker did not answer; nothing was enqueued."""
+
+
+class OutcomeError(BatcherError, ValueError):
+    """A handler decided about an operation of another batch, or about one it had committed."""
 
 
 class ClaimExpiredError(BatcherError, TimeoutError):

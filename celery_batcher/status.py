@@ -24,6 +24,7 @@ class WatcherStatus:
     name: str
     waiting: int
     waiting_cost: int
+    delayed: int
     open_batches: int
     running_batches: int
     dead: int
@@ -40,6 +41,7 @@ class Status:
         paused_for: seconds that a pause still lasts; None: until resumed; 0: not paused.
         admitted: in the books and not yet in the index: about to be published, or in a lane.
         waiting: in the index.
+        delayed: to be tried again, later.
         released: in a batch that no worker has claimed.
         running: in a batch that a worker has.
         oldest_age: seconds since the oldest of the watchers' next operations was enqueued.
@@ -55,6 +57,8 @@ class Status:
     admitted_cost: int
     waiting: int
     waiting_cost: int
+    delayed: int
+    delayed_cost: int
     released: int
     released_cost: int
     running: int
@@ -86,6 +90,7 @@ def status_of(
             name=row.name,
             waiting=row.waiting,
             waiting_cost=row.waiting_cost,
+            delayed=row.delayed,
             open_batches=row.open_batches,
             running_batches=row.running_batches,
             dead=row.dead,
@@ -104,6 +109,8 @@ def status_of(
         admitted_cost=counts.admitted_cost,
         waiting=counts.waiting,
         waiting_cost=counts.waiting_cost,
+        delayed=counts.delayed,
+        delayed_cost=counts.delayed_cost,
         released=counts.open,
         released_cost=counts.open_cost,
         running=counts.running,

@@ -25,8 +25,10 @@ logger = logging.getLogger("celery_batcher")
 
 _GAP = 0.005
 """Seconds between two flushes at least: holds that end close together are used together."""
-_WAKES = frozenset({"capacity", "guard", "paused", "closed"})
-"""Refusals whose end is worth a flush between two ticks; credit is not, it comes all the time."""
+_WAKES = frozenset({"capacity", "guard", "paused", "closed", "empty"})
+"""Refusals whose end is worth a flush between two ticks; credit is not, it comes all the time.
+
+Nothing waits (``empty``) until the next delayed operation is due."""
 _KEEP = 0.1
 _UPKEEP = 0.25
 _INSTANT = 1e-6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import wire
@@ -10,6 +11,7 @@ from .batch import Batch
 from .config import Option, check_value, count
 from .errors import EnqueueError
 from .operation import Operation, check_cost, new_id
+from .outcomes import RetryPolicy
 from .packing import (
     PACK,
     Attributes,
@@ -52,6 +54,9 @@ class Watcher:
         self.max_concurrent_batches: int | None = options["max_concurrent_batches"]
         self.weight: int = options["weight"]
         self.batch_by_key: bool = options["batch_by_key"]
+        self.retry_policy = RetryPolicy(
+            **{one.name: options[one.name] for one in fields(RetryPolicy)}
+        )
         self.__doc__ = handler.__doc__
         self.__name__ = getattr(handler, "__name__", name)
         self.__module__ = handler.__module__

@@ -16,6 +16,7 @@ from celery_batcher.store.base import (
     Limits,
     Refused,
     Released,
+    Settlement,
     Staged,
     Store,
     WatcherOptions,
@@ -208,9 +209,10 @@ class Bench:
         nonce: str = "n",
         reason: str = "",
         forget: Sequence[str] = (),
+        **details: Any,
     ) -> bool:
         id = batch if isinstance(batch, str) else batch.id
-        return self.store.settle(id, nonce, outcomes, reason, forget)
+        return self.store.settle(id, nonce, Settlement(outcomes, reason, forget=forget, **details))
 
     def run(self, outcomes: str = "d") -> list[str]:
         """Release, claim and settle one batch; the ids in it."""

@@ -117,7 +117,8 @@ class Journal:
     def _lines(self) -> Iterable[dict[str, Any]]:
         if not self._path.exists():
             return
-        for line in self._path.read_text().splitlines():
+        whole, _, _ = self._path.read_text().rpartition("\n")  # the last may be half written
+        for line in whole.splitlines():
             yield json.loads(line)
 
     def starts(self, *watchers: str) -> list[Start]:
@@ -279,15 +280,15 @@ class Fleet:
         return [int(note.suffix[1:]) for note in latest]
 
     def await_settled(self, *batchers: str, timeout: float = 30.0) -> None:
-        """Wait until nothing of these batchers is admitted, waiting, released or running."""
+        """Wait until nothing of these batchers is on its way, from the books to a handler."""
         for name in batchers:
             batcher = self.project.batchers[name]
 
             def settled(batcher: Any = batcher) -> None:
                 self.restart_failed()
                 status = batcher.status()
-                left = (status.admitted, status.waiting, status.released, status.running)
-                assert left == (0, 0, 0, 0), status
+                left = status.admitted, status.waiting, status.delayed
+                assert (*left, status.released, status.running) == (0, 0, 0, 0, 0), status
 
             eventually(settled, timeout=timeout, interval=0.05)
             assert batcher.needs_capacity() == 0

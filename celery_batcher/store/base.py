@@ -9,7 +9,7 @@ are whole milliseconds of the store's clock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -140,6 +140,26 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Settlement:
+    """What becomes of the operations of a claimed batch.
+
+    Attributes:
+        outcomes: a character for each, or one for all: ``d`` done, ``r`` again with one attempt
+            more, ``g`` back to its place, ``x`` dead, ``-`` undecided (in `Store.commit`).
+        reason: why; for those that have none of their own.
+        reasons: by position, the reasons of single operations.
+        delays: by position, milliseconds after which an operation of outcome ``r`` waits again.
+        forget: ids of the registered operations; needed only when all are done.
+    """
+
+    outcomes: str = "d"
+    reason: str = ""
+    reasons: Mapping[int, str] = field(default_factory=dict)
+    delays: Mapping[int, int] = field(default_factory=dict)
+    forget: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TakenBack:
     """A batch that went back to the index."""
 
@@ -155,6 +175,7 @@ class WatcherCounts:
     name: str
     waiting: int = 0
     waiting_cost: int = 0
+    delayed: int = 0
     open_batches: int = 0
     running_batches: int = 0
     dead: int = 0
@@ -172,6 +193,8 @@ class Counts:
     admitted_messages: int = 0
     waiting: int = 0
     waiting_cost: int = 0
+    delayed: int = 0
+    delayed_cost: int = 0
     open: int = 0
     open_cost: int = 0
     open_batches: int = 0
@@ -192,12 +215,13 @@ class Counts:
     @property
     def buffered(self) -> int:
         """Operations not yet released."""
-        return self.admitted + self.waiting
+        return self.admitted + self.waiting + self.delayed
 
     @property
     def unsettled_cost(self) -> int:
         """Cost of operations neither done nor dead."""
-        return self.admitted_cost + self.waiting_cost + self.open_cost + self.running_cost
+        before = self.admitted_cost + self.waiting_cost + self.delayed_cost
+        return before + self.open_cost + self.running_cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +300,10 @@ class Store(Protocol):
     # Batches
 
     def release(self, token: str, id: str, limits: Limits) -> Released | Refused:
-        """Release one batch under this id, if everything allows it."""
+        """Release one batch under this id, if everything allows it.
+
+        Before that, operations whose delay is over wait again, some hundred at a time.
+        """
 
     def published(self, ids: Sequence[str]) -> int:
         """Note that the tasks of batches were published; return how many are unclaimed."""
@@ -290,13 +317,14 @@ class Store(Protocol):
     def renew(self, id: str, nonce: str, limits: Limits, renewal: str) -> bool:
         """Start the hold anew; False when it or the claim has ended."""
 
-    def settle(
-        self, id: str, nonce: str, outcomes: str, reason: str, forget: Sequence[str]
-    ) -> bool:
-        """Record outcomes, a character per operation or one for all; False: the claim had ended.
+    def commit(self, id: str, nonce: str, number: int, settlement: Settlement) -> bool:
+        """Record the outcomes decided so far, the ``number``-th time for this claim.
 
-        ``d`` done, ``r`` again with one attempt more, ``g`` back to its place, ``x`` dead.
+        What is undecided stays in the batch, and positions count anew. False: the claim had ended.
         """
+
+    def settle(self, id: str, nonce: str, settlement: Settlement) -> bool:
+        """Record the outcomes of all that is still in the batch; False: the claim had ended."""
 
     def expire(self, token: str, limits: Limits, reason: str, most: int) -> list[TakenBack]:
         """Take back batches whose deadline has passed; the attempt counts."""

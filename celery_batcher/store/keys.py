@@ -27,6 +27,7 @@ B k:<watcher>:<prio>        zset   its keys by virtual time
 B q:<watcher>:<prio>:<key>  list   blocks in sequence
 B r:<watcher>:<prio>:<key>  zset   blocks that came back, by sequence
 B t:<watcher>:<prio>        hash   keys whose first block in q: is taken in part: how much of it
+B later                     zset   delayed operations by the time at which they wait again
 B batch:<id>                hash   an open or claimed batch
 B blocks:<id>               list   its blocks
 B dead:<watcher>            list   dead operations: time, reason, entry
@@ -52,6 +53,7 @@ OWN = (
     "aside",
     "watchers",
     "repeated",
+    "later",
 )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+from bisect import insort
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from .base import (
     Refused,
     Released,
     SetAside,
+    Settlement,
     Staged,
     TakenBack,
     Turn,
@@ -38,6 +40,7 @@ from .base import (
 
 MAX_BYTES = 1024 * 1024
 TURN = 10
+BROUGHT_BACK = 100
 REPUBLISH_MS, REPUBLISH_MOST_MS = 5_000, 300_000
 
 
@@ -48,6 +51,15 @@ class Waiting:
     sequence: int
     data: bytes
     entry: wire.Entry
+
+
+@dataclass(slots=True)
+class Delayed:
+    """An operation that waits later."""
+
+    due: int
+    watcher: str
+    one: Waiting
 
 
 @dataclass(slots=True)
@@ -110,6 +122,7 @@ class Batch:
     deadline: int = 0
     ends: int = 0
     renewal: str | None = None
+    commits: int = 0
 
     def describe(self, now: int) -> Released:
         return Released(
@@ -150,6 +163,7 @@ class BatcherState:
     noted: dict[str, int] = field(default_factory=dict)
     repeated: dict[str, int] = field(default_factory=dict)
     aside: list[SetAside] = field(default_factory=list)
+    later: list[Delayed] = field(default_factory=list)
     sequence: int = 0
     paused_until: int = 0
     turn: str | None = None
@@ -255,9 +269,9 @@ class MemoryStore:
 
     def _buffered(self) -> int:
         state = self._state
-        return sum(one.operations for one, _ in state.admitted.values()) + sum(
-            watcher.waiting for watcher in state.watchers.values()
-        )
+        admitted = sum(one.operations for one, _ in state.admitted.values())
+        waiting = sum(watcher.waiting for watcher in state.watchers.values())
+        return admitted + waiting + len(state.later)
 
     def repeat(self, id: str) -> bool:
         with self._act() as (state, _, now):
@@ -391,6 +405,7 @@ class MemoryStore:
                 return state.batches[id].describe(now)
             if state.turn != token:
                 return Refused("lost", 0)
+            self._bring_back(now)
             refusal = self._gate(now) or self._counts_allow(limits)
             if refusal:
                 return refusal
@@ -411,7 +426,21 @@ class MemoryStore:
                     state.ring.leave(name)
                     continue
                 return self._record(id, name, tag, allowed, limited, now).describe(now)
-            return Refused("empty", -1)
+            return Refused("empty", self._next_due(now))
+
+    def _bring_back(self, now: int) -> None:
+        """Operations whose delay is over wait again."""
+        later = self._state.later
+        due = [delayed for delayed in later if delayed.due <= now][:BROUGHT_BACK]
+        del later[: len(due)]
+        for delayed in due:
+            self._wait_again(delayed.watcher, delayed.one)
+        for name in {delayed.watcher for delayed in due}:
+            self._reindex(name)
+
+    def _next_due(self, now: int) -> int:
+        later = self._state.later
+        return max(1, later[0].due - now) if later else -1
 
     def _gate(self, now: int) -> Refused | None:
         paused, closed = self._state.paused_until, self._resource.closed_until
@@ -608,7 +637,7 @@ class MemoryStore:
             if batch.limited and not blocked:
                 self._lapse(now, self._longest_hold(limits))
                 if batch.cost > (resource.capacity or 0):
-                    self._close(batch, "g", "", now)
+                    self._close(batch, Settlement("g"), now)
                     return Claim("recalled")
                 blocked = resource.held + batch.cost > (resource.capacity or 0)
             if blocked:
@@ -653,22 +682,34 @@ class MemoryStore:
             batch.renewal = renewal
             return True
 
-    def settle(
-        self, id: str, nonce: str, outcomes: str, reason: str, forget: Sequence[str]
-    ) -> bool:
+    def commit(self, id: str, nonce: str, number: int, settlement: Settlement) -> bool:
+        with self._act() as (state, _, now):
+            batch = state.batches.get(id)
+            if batch is None or batch.nonce is None or batch.nonce != nonce:
+                return False
+            if batch.commits < number:
+                if _misses(batch, settlement):
+                    return False
+                batch.commits = number
+                batch.entries = self._give_back(batch, settlement, now)
+                batch.cost = sum(one.entry.cost for one in batch.entries)
+                self._reindex(batch.watcher)
+            return True
+
+    def settle(self, id: str, nonce: str, settlement: Settlement) -> bool:
         with self._act() as (state, _, now):
             batch = state.batches.get(id)
             if batch is None:
                 return (id, nonce) in state.settled
-            if batch.nonce is None or batch.nonce != nonce:
+            if batch.nonce is None or batch.nonce != nonce or _misses(batch, settlement):
                 return False
-            self._close(batch, outcomes, reason, now)
+            self._close(batch, settlement, now)
             state.settled[id, nonce] = now
             for key in [key for key, at in state.settled.items() if at <= now - 60_000]:
                 del state.settled[key]
             return True
 
-    def _close(self, batch: Batch, outcomes: str, reason: str, now: int) -> None:
+    def _close(self, batch: Batch, settlement: Settlement, now: int) -> None:
         """Take a batch out of the ledger; its operations go where the outcomes say."""
         state, watcher = self._state, self._watcher(batch.watcher)
         if batch.nonce is not None:
@@ -680,13 +721,27 @@ class MemoryStore:
             if batch.limited:
                 self._resource.open -= batch.cost
         del state.batches[batch.id]
-        if len(outcomes) == 1:
-            outcomes *= len(batch.entries)
-        for one, outcome in zip(batch.entries, outcomes, strict=True):
-            self._settle_one(batch.watcher, one, outcome, reason, now)
+        self._give_back(batch, settlement, now)
         self._reindex(batch.watcher)
 
-    def _settle_one(self, name: str, one: Waiting, outcome: str, reason: str, now: int) -> None:
+    def _give_back(self, batch: Batch, settlement: Settlement, now: int) -> list[Waiting]:
+        """Operations of a batch go where the outcomes say; returns the undecided."""
+        outcomes = settlement.outcomes
+        if len(outcomes) == 1:
+            outcomes *= len(batch.entries)
+        undecided: list[Waiting] = []
+        for position, (one, outcome) in enumerate(zip(batch.entries, outcomes, strict=True)):
+            if outcome == "-":
+                undecided.append(one)
+                continue
+            reason = settlement.reasons.get(position, settlement.reason)
+            delay = settlement.delays.get(position, 0)
+            self._settle_one(batch.watcher, one, outcome, reason, delay, now)
+        return undecided
+
+    def _settle_one(
+        self, name: str, one: Waiting, outcome: str, reason: str, delay: int, now: int
+    ) -> None:
         watcher, entry = self._watcher(name), one.entry
         tries = watcher.options.max_attempts
         if outcome == "r" and tries and entry.attempt >= tries:
@@ -694,15 +749,21 @@ class MemoryStore:
         if outcome == "r":
             data = wire.with_attempt(one.data, min(entry.attempt + 1, 65535))
             one = Waiting(one.sequence, data, wire.decode_entry(data)[0])
+            if delay > 0:
+                insort(self._state.later, Delayed(now + delay, name, one), key=_due)
+                return
         if outcome in "rg":
-            self._queue(name, entry).returned[one.sequence] = one
-            self._count_waiting(name, one)
+            self._wait_again(name, one)
             return
         self._state.ids.discard(entry.id)
         if outcome == "x":
             watcher.dead.append(Dead(now, reason, one.data))
         else:
             self._state.done += 1
+
+    def _wait_again(self, name: str, one: Waiting) -> None:
+        self._queue(name, one.entry).returned[one.sequence] = one
+        self._count_waiting(name, one)
 
     def expire(self, token: str, limits: Limits, reason: str, most: int) -> list[TakenBack]:
         with self._act() as (state, _, now):
@@ -716,14 +777,12 @@ class MemoryStore:
             claimed = [batch for batch in state.batches.values() if batch.nonce is not None]
             late = sorted((one.deadline, one.id) for one in claimed if one.deadline <= now)[:most]
             state.expired += len(late)
-            return self._take_back([id for _, id in late], "r", reason, now)
+            return self._take_back([id for _, id in late], Settlement("r", reason), now)
 
-    def _take_back(
-        self, ids: Sequence[str], outcomes: str, reason: str, now: int
-    ) -> list[TakenBack]:
+    def _take_back(self, ids: Sequence[str], settlement: Settlement, now: int) -> list[TakenBack]:
         batches = [self._state.batches[id] for id in ids]
         for batch in batches:
-            self._close(batch, outcomes, reason, now)
+            self._close(batch, settlement, now)
         return [TakenBack(batch.id, batch.watcher, len(batch.entries)) for batch in batches]
 
     def probe(self, token: str, ms: int, most: int) -> list[TakenBack]:
@@ -740,7 +799,7 @@ class MemoryStore:
                 watcher = self._watcher(batch.watcher)
                 if paused or (watcher.claimed == 0 and not batch.probe):
                     watcher.probe = watcher.probe or not paused
-                    recalled += self._take_back([id], "g", "", now)
+                    recalled += self._take_back([id], Settlement("g"), now)
             return recalled
 
     # Operators
@@ -778,6 +837,8 @@ class MemoryStore:
                 admitted_messages=len(state.admitted),
                 waiting=sum(one.waiting for one in state.watchers.values()),
                 waiting_cost=sum(one.waiting_cost for one in state.watchers.values()),
+                delayed=len(state.later),
+                delayed_cost=sum(delayed.one.entry.cost for delayed in state.later),
                 open=sum(len(batch.entries) for batch in open),
                 open_cost=sum(batch.cost for batch in open),
                 open_batches=len(open),
@@ -802,6 +863,7 @@ class MemoryStore:
             name=name,
             waiting=watcher.waiting,
             waiting_cost=watcher.waiting_cost,
+            delayed=sum(1 for delayed in self._state.later if delayed.watcher == name),
             open_batches=watcher.open,
             running_batches=watcher.claimed,
             dead=len(watcher.dead),
@@ -816,6 +878,15 @@ class MemoryStore:
     def dead(self, watcher: str, most: int) -> list[Dead]:
         with self._act():
             return self._watcher(watcher).dead[:most]
+
+
+def _misses(batch: Batch, settlement: Settlement) -> bool:
+    """Whether outcomes were meant for the batch before a commit whose answer was lost."""
+    return len(settlement.outcomes) > 1 and len(settlement.outcomes) != len(batch.entries)
+
+
+def _due(delayed: Delayed) -> tuple[int, int]:
+    return delayed.due, delayed.one.sequence
 
 
 def _turn(

@@ -32,6 +32,7 @@ from .base import (
     Refused,
     Released,
     SetAside,
+    Settlement,
     Staged,
     TakenBack,
     Turn,
@@ -220,10 +221,11 @@ class RedisStore:
     def renew(self, id: str, nonce: str, limits: Limits, renewal: str) -> bool:
         return bool(self._run("renew", id, nonce, limits.hold_ms, renewal))
 
-    def settle(
-        self, id: str, nonce: str, outcomes: str, reason: str, forget: Sequence[str]
-    ) -> bool:
-        return bool(self._run("settle", id, nonce, outcomes, reason, *forget))
+    def commit(self, id: str, nonce: str, number: int, settlement: Settlement) -> bool:
+        return bool(self._run("commit", id, nonce, number, *_settlement(settlement)))
+
+    def settle(self, id: str, nonce: str, settlement: Settlement) -> bool:
+        return bool(self._run("settle", id, nonce, *_settlement(settlement), *settlement.forget))
 
     def expire(self, token: str, limits: Limits, reason: str, most: int) -> list[TakenBack]:
         rows = self._run("expire", token, limits.claim_grace_ms, reason, most, limits.outage_ms)
@@ -280,6 +282,11 @@ def _arrival(one: Arrival) -> tuple[Any, ...]:
     return one.id, one.watcher, one.lease, len(one.entries), fault, rows
 
 
+def _settlement(one: Settlement) -> tuple[str, str, str]:
+    details = {"reasons": one.reasons, "delays": one.delays}
+    return one.outcomes, one.reason, json.dumps(details) if one.reasons or one.delays else ""
+
+
 def _released(id: str, row: Sequence[Any]) -> Released:
     watcher, operations, cost, trigger, oldest_ms = row
     return Released(id, watcher.decode(), operations, cost, trigger.decode(), oldest_ms)
@@ -309,6 +316,8 @@ def _counts(
         admitted_messages=messages,
         waiting=of("waiting"),
         waiting_cost=of("waiting_cost"),
+        delayed=of("delayed"),
+        delayed_cost=of("delayed_cost"),
         open=of("open"),
         open_cost=of("open_cost"),
         open_batches=of("open_batches"),
@@ -335,6 +344,7 @@ def _row(now: int, row: Sequence[Any]) -> WatcherCounts:
         name=name.decode(),
         waiting=int(fields.get("n", 0)),
         waiting_cost=int(fields.get("cost", 0)),
+        delayed=int(fields.get("delayed", 0)),
         open_batches=int(fields.get("on", 0)),
         running_batches=int(fields.get("cn", 0)),
         dead=dead,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from builders import Bench, op
-from celery_batcher.store.base import Admission, Arrival, WatcherOptions
+from celery_batcher.store.base import Admission, Arrival, Settlement, WatcherOptions
 
 Act = Callable[[Bench], Any]
 
@@ -51,9 +51,12 @@ SAME_ANSWER: dict[str, Act] = {
     "claim, taken": lambda b: b.store.claim("running", "other", b.limits, 1000),
     "claim, gone": lambda b: b.store.claim("done", "n", b.limits, 1000),
     "renew": lambda b: b.store.renew("running", "n", b.limits, "r"),
-    "settle": lambda b: b.store.settle("running", "n", "d", "", ["0a"]),
-    "settle, again": lambda b: b.store.settle("running", "n", "r", "why", []),
-    "settle, mixed": lambda b: b.store.settle("running", "n", "xg", "why", []),
+    "settle": lambda b: b.store.settle("running", "n", Settlement("d", forget=["0a"])),
+    "settle, again": lambda b: b.store.settle("running", "n", Settlement("r", "why")),
+    "settle, mixed": lambda b: b.store.settle("running", "n", Settlement("xg", "why")),
+    "settle, later": lambda b: b.store.settle("running", "n", Settlement("r", delays={0: 500})),
+    "commit": lambda b: b.store.commit("running", "n", 1, Settlement("d-")),
+    "commit, all": lambda b: b.store.commit("running", "n", 1, Settlement("r", "why")),
     "set_asides": lambda b: b.store.set_asides(9),
     "dead": lambda b: b.store.dead("w", 9),
     "counts": lambda b: b.store.counts(),
@@ -68,7 +71,7 @@ SAME_STATE: dict[str, Act] = {
     ),
     "offer": lambda b: b.store.offer(b.token, 9),
     "expire": lambda b: b.store.expire(b.token, b.limits, "late", 9),
-    "probe": lambda b: (b.store.settle("running", "n", "d", "", []), b.store.probe(b.token, 0, 9)),
+    "probe": lambda b: (b.store.settle("running", "n", Settlement()), b.store.probe(b.token, 0, 9)),
     "pause": lambda b: b.store.pause(1000),
     "pause until resumed": lambda b: b.store.pause(-1),
     "shut": lambda b: b.store.shut(1000),

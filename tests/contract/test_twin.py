@@ -25,6 +25,7 @@ from celery_batcher.store.base import (
     Counts,
     Limits,
     Released,
+    Settlement,
     Staged,
     WatcherOptions,
 )
@@ -55,7 +56,13 @@ class Books:
 
     def take_out(self, id: str, outcomes: str) -> None:
         """A batch was settled or expired."""
-        batch, entries = self.running.pop(id)
+        self.keep(id, outcomes)
+        del self.running[id]
+
+    def keep(self, id: str, outcomes: str) -> None:
+        """Outcomes of a batch were recorded: only what is undecided stays in it."""
+        batch, entries = self.running[id]
+        kept: list[Read] = []
         for at, one in enumerate(entries):
             outcome = outcomes if len(outcomes) == 1 else outcomes[at]
             tries = self.max_attempts[batch.watcher]
@@ -67,6 +74,10 @@ class Books:
                 self.done += 1
             if outcome == "x":
                 self.dead, self.dead_cost = self.dead + 1, self.dead_cost + one.cost
+            if outcome == "-":
+                kept.append(one)
+        cost = sum(one.cost for one in kept)
+        self.running[id] = replace(batch, operations=len(kept), cost=cost), kept
 
     def check(self, counts: Counts) -> None:
         """Compare with what a store says."""
@@ -79,8 +90,6 @@ class Books:
             "admitted": sum(n for n, _ in self.admitted.values()),
             "admitted_cost": sum(cost for _, cost in self.admitted.values()),
             "admitted_messages": len(self.admitted),
-            "waiting": self.staged - self.settled - released,
-            "waiting_cost": self.staged_cost - self.settled_cost - released_cost,
             "open": sum(batch.operations for batch in opened),
             "open_cost": sum(batch.cost for batch in opened),
             "open_batches": len(opened),
@@ -95,6 +104,9 @@ class Books:
             "held": held + sum(one.cost for one in opened if one.id in self.limited),
         }
         assert {name: getattr(counts, name) for name in expected} == expected
+        assert counts.waiting + counts.delayed == self.staged - self.settled - released
+        unreleased_cost = self.staged_cost - self.settled_cost - released_cost
+        assert counts.waiting_cost + counts.delayed_cost == unreleased_cost
 
 
 def comparable(answer: Any) -> Any:
@@ -115,6 +127,7 @@ class Pair:
         self.limits = Limits(capacity=20, flush_ms=500, max_open_batches=4)
         self.books = Books()
         self.batches: list[str] = []
+        self.commits: dict[str, int] = {}
         self.messages: list[tuple[str, str, bytes]] = []
         self.numbers = count()
         self.configure(20, {"max_batch_size": 3})
@@ -218,14 +231,33 @@ class Pair:
             cost = self.books.holds[id][1]
             self.books.holds[id] = (self.clock.now_ms() + self.limits.hold_ms, cost)
 
-    def settle(self, which: int, nonce: str, outcomes: str) -> None:
+    def _settlement(self, id: str, outcomes: str, delay: int) -> Settlement:
+        """Outcomes for what the batch has, every second operation with its own details."""
+        entries = self.books.running[id][1] if id in self.books.running else []
+        letters = outcomes if len(outcomes) == 1 else (outcomes * 1000)[: len(entries)] or "d"
+        own = range(0, len(entries), 2)
+        return Settlement(
+            letters,
+            "why",
+            reasons={at: f"why {at}" for at in own},
+            delays=dict.fromkeys(own, delay) if delay else {},
+            forget=[one.id for one in entries if one.registered],
+        )
+
+    def settle(self, which: int, nonce: str, outcomes: str, delay: int) -> None:
+        id = self._batch(which)
+        settlement = self._settlement(id, outcomes, delay)
+        if self.both("settle", id, nonce, settlement) and id in self.books.running:
+            self.books.take_out(id, settlement.outcomes)
+
+    def commit(self, which: int, nonce: str, number: int, outcomes: str, delay: int) -> None:
         id = self._batch(which)
         known = self.books.running.get(id)
-        letters = (outcomes * 1000)[: known[0].operations] if known else "d"
-        letters = outcomes if len(outcomes) == 1 else letters
-        forget = [one.id for one in known[1] if one.registered] if known else []
-        if self.both("settle", id, nonce, letters, "why", forget) and known:
-            self.books.take_out(id, letters)
+        settlement = self._settlement(id, outcomes, delay)
+        before = self.commits.get(id, 0)
+        if self.both("commit", id, nonce, number, settlement) and known and number > before:
+            self.commits[id] = number
+            self.books.keep(id, settlement.outcomes)
 
     def expire(self, most: int) -> None:
         for late in self.both("expire", "turn", self.limits, "late", most):
@@ -275,6 +307,9 @@ def act(name: str, *args: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any
 which = st.integers(-4, 3)
 watcher = st.sampled_from(WATCHERS)
 nonce = st.sampled_from(["n", "n", "n", "other"])
+all_decided = st.sampled_from(["d", "r", "g", "x", "drgx", "gd", "rr"])
+some_decided = st.sampled_from(["d", "d-", "r-", "-xg"])
+delay = st.sampled_from([0, 0, 1, 700])
 operation = st.fixed_dictionaries(
     {
         "cost": st.one_of(st.integers(0, 6), st.integers(0, 30)),
@@ -306,7 +341,8 @@ acts = st.one_of(
     act("release"),
     act("claim", which, nonce, st.sampled_from([500, 60_000])),
     act("claim", which, nonce, st.sampled_from([500, 60_000])),
-    act("settle", which, nonce, st.sampled_from(["d", "r", "g", "x", "drgx", "gd", "rr"])),
+    act("settle", which, nonce, all_decided, delay),
+    act("commit", which, nonce, st.integers(1, 3), some_decided, delay),
     act("renew", which, nonce),
     act("advance", st.sampled_from([1, 7, 100, 500, 1009, 1010, 5000])),
     act("advance", st.sampled_from([1, 7, 100, 500, 1009, 1010, 5000])),

@@ -202,15 +202,62 @@ def test_g1_a_batch_whose_worker_is_killed_runs_again_as_the_next_attempt(stack:
     stack.await_settled("plain")
 
 
+def test_g1_what_a_handler_committed_is_not_run_again_when_its_worker_is_killed(
+    stack: Stack,
+) -> None:
+    rows = [{"n": 330_000, "do": ["commit"]}, {"n": 330_001, "do": ["hang"]}]
+    stack.project.watchers["plain.work"].enqueue_many(rows)
+    running = stack.project.batchers["plain"].status
+
+    def committed() -> int:
+        starts = stack.journal.starts("plain.work")
+        pids = [start.pid for start in starts if start.operations[0][2]["n"] == 330_000]
+        assert pids
+        assert running().running == 1
+        return pids[0]
+
+    os.kill(eventually(committed), signal.SIGKILL)
+
+    stack.await_settled("plain")
+    numbers = stack.journal.numbers("plain.work")
+    assert (numbers.count(330_000), numbers.count(330_001)) == (1, 2)
+
+
+def test_g1_an_operation_that_is_tried_again_later_comes_when_its_delay_is_over(
+    stack: Stack,
+) -> None:
+    batcher, before = stack.project.batchers["plain"], stack.project.batchers["plain"].status()
+    rows = [{"n": 340_000, "do": ["later"]}, {"n": 340_001, "do": ["fail"]}, {"n": 340_002}]
+    stack.project.watchers["plain.work"].enqueue_many(rows, cost=3)
+
+    def delayed() -> None:
+        status = batcher.status()
+        assert (status.delayed, status.delayed_cost, status.dead) == (1, 3, before.dead + 1)
+        assert (batcher.operations_in_buffer(), batcher.needs_capacity()) == (1, 3)
+
+    eventually(delayed)
+    stack.await_settled("plain")
+
+    first, second = [
+        start
+        for start in stack.journal.starts("plain.work")
+        if 340_000 in [one[2]["n"] for one in start.operations]
+    ]
+    assert [(one[1], one[2]["n"]) for one in second.operations] == [(2, 340_000)]
+    assert second.at - first.at >= 0.5
+    assert stack.journal.numbers("plain.work").count(340_001) == 1
+
+
 def test_g1_a_raising_handler_is_tried_again_until_its_operations_are_dead(stack: Stack) -> None:
     batcher = stack.project.batchers["plain"]
+    before = batcher.status().dead
     id = stack.project.watchers["plain.work"].enqueue({"n": 310_000, "do": ["raise"] * 9})
 
-    eventually(lambda: batcher.status().dead == 1)
+    eventually(lambda: batcher.status().dead == before + 1)
 
     attempts = stack.journal.attempts("plain.work")
     assert [attempts[id, attempt] for attempt in (1, 2, 3, 4)] == [1, 1, 1, 0]
-    (dead,) = batcher.store.dead("plain.work", 10)
+    dead = batcher.store.dead("plain.work", 10)[-1]
     assert "HandlerError: attempt 3 was told to raise" in dead.reason
     assert id.encode() in dead.entry
 

@@ -13,6 +13,9 @@ hang   sleep for a minute, unless a limit ends it
 gate   wait until the file ``gate`` is in the project's directory
 late   return two seconds after the batch's deadline
 spin   keep the processor busy for 30 ms
+commit decide that the operation is done, and commit
+fail   decide that it has failed
+later  decide that it is to be tried again after half a second
 ====== ==========================================================================
 """
 
@@ -28,7 +31,7 @@ from typing import Any
 
 from celery import Celery
 
-from celery_batcher import Batch, Batcher, ProvisionedResource, Watcher
+from celery_batcher import Batch, Batcher, Operation, ProvisionedResource, Watcher
 
 VARIABLE = "RECORDING_PROJECT"
 
@@ -62,7 +65,7 @@ class Recorder:
             outcome = "returned"
             try:
                 for op in batch:
-                    self._act(op.payload.get("do", []), op.attempt, batch)
+                    self._act(op, batch)
             except BaseException as exc:
                 outcome = type(exc).__name__
                 raise
@@ -80,10 +83,22 @@ class Recorder:
 
         return listen
 
-    def _act(self, actions: list[str], attempt: int, batch: Batch) -> None:
+    def _act(self, op: Operation, batch: Batch) -> None:
+        actions, attempt = op.payload.get("do", []), op.attempt
         action = actions[attempt - 1] if attempt <= len(actions) else "ok"
         if action == "raise":
             raise HandlerError(f"attempt {attempt} was told to raise")
+        if action == "commit":
+            batch.done(op)
+            batch.commit()
+        elif action == "fail":
+            batch.fail(op, "told to fail")
+        elif action == "later":
+            batch.retry(op, after=0.5)
+        else:
+            self._take_time(action, batch)
+
+    def _take_time(self, action: str, batch: Batch) -> None:
         if action == "hang":
             time.sleep(60)
         elif action == "gate":

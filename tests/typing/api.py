@@ -19,6 +19,10 @@ def cost_of(payload: Any) -> int:
     return len(payload)
 
 
+@batcher.watcher(autoretry_for=(OSError,), retry_backoff=True)
+def retried(batch: Batch) -> None: ...
+
+
 @batcher.watcher(max_batch_size=100, max_operation_time=timedelta(minutes=1), cost=cost_of)
 def write(batch: Batch) -> None:
     first: Operation = batch[0]
@@ -32,6 +36,10 @@ def write(batch: Batch) -> None:
     )
     seconds: float = batch.remaining
     print(names)  # noqa: T201
+    batch.done(first)
+    batch.retry(first, after=2.0)
+    batch.fail(first, "no such customer")
+    batch.commit()
     if not rest and seconds < 1:
         raise Throttled(retry_after=2.0)
 

@@ -223,7 +223,7 @@ def test_an_unreadable_payload_is_dead_alone(
         )
 
     assert handled == ["a", "b"]
-    assert answer == {"done": 2, "cost": 2}
+    assert answer == {"done": 2, "failed": 1, "cost": 2}
     (dead,) = bench.store.dead("w", 9)
     assert "payload of bad cannot be read" in dead.reason
     assert "payload of bad cannot be read" in caplog.text
@@ -235,7 +235,7 @@ def test_a_batch_of_unreadable_payloads_reaches_no_handler(bench: Bench, worker:
         raise AssertionError(batch)
 
     batch = put(bench, "a", "b", payload=b"{")
-    assert replace(worker, handler=never).run(batch.id) == {"done": 0, "cost": 0}
+    assert replace(worker, handler=never).run(batch.id) == {"done": 0, "failed": 2, "cost": 0}
     assert bench.store.counts().dead == 2
 
 

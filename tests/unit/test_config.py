@@ -40,6 +40,11 @@ WRONG_WATCHER: dict[str, list[Any]] = {
     "max_concurrent_batches": COUNT,
     "weight": [*COUNT, None],
     "batch_by_key": [0, 1, "yes", None],
+    "retry_backoff": [-1, 0, 1.5, "1", None],
+    "retry_backoff_max": [*COUNT, None],
+    "retry_jitter": [0, 1, "yes", None],
+    "autoretry_for": [ValueError, [1], ["ValueError"], None],
+    "dont_autoretry_for": [ValueError, [object], None],
 }
 
 

@@ -4,9 +4,9 @@
 -- Returns the number of messages admitted, of operations in the buffer, and 1 when it was the cost
 -- that did not fit. O(messages)
 -- @include header index
-local buffered = num(META, 'admitted') + num(META, 'waiting')
+local buffered = num(META, 'admitted') + num(META, 'waiting') + num(META, 'delayed')
 local room, headroom = tonumber(ARGV[3]) - buffered, 2 ^ 53 - 1
-for _, state in ipairs({ 'admitted', 'waiting', 'open', 'running' }) do
+for _, state in ipairs({ 'admitted', 'waiting', 'delayed', 'open', 'running' }) do
   headroom = headroom - num(META, state .. '_cost')
 end
 local admitted, operations, total, too_dear, lanes = 0, 0, 0, 0, {}

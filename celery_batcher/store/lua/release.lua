@@ -4,7 +4,7 @@
 --      8 max_open_batches, 9 max_concurrent_batches (0 any), 10 batcher's name, 11 '1' limited
 -- Returns {'batch', watcher, operations, cost, trigger, oldest_ms, age of the oldest in ms}
 --      or {reason, milliseconds to wait, -1 unknown}. O(blocks of the batch)
--- @include header holds gate blocks index budget cutting
+-- @include header holds gate blocks index returning budget cutting
 local token, id, hold_ms = ARGV[3], ARGV[4], longest_hold(ARGV[5])
 local function describe(b)
   return { 'batch', b[1], tonumber(b[2]), tonumber(b[3]), b[4], now - tonumber(b[5]) }
@@ -12,6 +12,7 @@ end
 local known = call('HMGET', batch_key(id), 'watcher', 'n', 'cost', 'trigger', 'oldest')
 if known[1] then return describe(known) end
 if call('HGET', META, 'turn') ~= token then return { 'lost', 0 } end
+bring_back()
 
 local limited = ARGV[11] == '1'
 local reason, wait = gate()
@@ -28,7 +29,7 @@ if most > 0 and open + num(META, 'running_batches') >= most then return { 'concu
 
 while true do
   local top = call('ZRANGE', RING, 0, 0, 'WITHSCORES')
-  if #top == 0 then return { 'empty', -1 } end
+  if #top == 0 then return { 'empty', next_due() } end
   local w, tag = top[1], math.max(tonumber(top[2]), num(META, 'vtime'))
   local o = read_watcher(w)
   local head = front(w, o)

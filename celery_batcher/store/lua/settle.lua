@@ -1,14 +1,15 @@
 -- Record the outcome of a claimed batch; its hold stays until its end.
--- ARGV 3 id, 4 nonce of the claim, 5 outcomes (putback.lua), 6 reason, 7.. registered ids to
---      forget when all are done
+-- ARGV 3 id, 4 nonce of the claim, 5 outcomes, 6 reason, 7 details (putback.lua), 8.. registered
+--      ids to forget when all are done
 -- Returns 1 settled, also when this claim settled it before; 0 when the claim had ended.
 -- O(operations); O(1) when all are done
--- @include header blocks index putback
+-- @include header blocks index returning putback
 local id, nonce = ARGV[3], ARGV[4]
 local b = read_batch(id)
 if not b then return call('ZSCORE', SETTLED, id .. '/' .. nonce) and 1 or 0 end
-if b.state ~= 'claimed' or b.nonce ~= nonce then return 0 end
-close_batch(id, b, ARGV[5], ARGV[6], ARGV[5] == 'd' and { unpack(ARGV, 7) })
+if b.state ~= 'claimed' or b.nonce ~= nonce or misses(b, ARGV[5]) then return 0 end
+local forget = ARGV[5] == 'd' and { unpack(ARGV, 8) }
+close_batch(id, b, ARGV[5], ARGV[6], read_details(ARGV[7]), forget)
 call('ZADD', SETTLED, now, id .. '/' .. nonce)
 call('ZREMRANGEBYSCORE', SETTLED, '-inf', now - 60000)
 return 1

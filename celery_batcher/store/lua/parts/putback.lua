@@ -1,6 +1,6 @@
 -- Take a batch out of the ledger; its operations go where `outcomes` says, a character each:
 -- d done, r again with one attempt more (or dead, when they are used up), g back to its place,
--- x dead. A single character stands for all.
+-- x dead, - undecided. A single character stands for all.
 
 local function bury(w, entry, reason, cost)
   call('RPUSH', dead_key(w), struct.pack('>I8I4', now, #reason) .. reason .. entry)
@@ -8,48 +8,52 @@ local function bury(w, entry, reason, cost)
   add(META, 'dead_cost', cost)
 end
 
--- To its place among those that came back.
-local function put_back(w, outcome, data, entry, sequence)
-  local bytes = string.sub(data, entry.at, entry.at + entry.bytes - 1)
-  if outcome == 'r' then
-    bytes = string.sub(bytes, 1, 8) .. struct.pack('>H', math.min(entry.attempt + 1, 65535))
-      .. string.sub(bytes, 11)
-  end
-  local key = key_of(data, entry)
-  call('ZADD', returned_key(w, entry.prio, key), sequence,
-    pack_block(sequence, 1, entry.cost, weigh(entry.cost), bytes))
-  join(w, entry.prio, key)
-  count_waiting(w, entry.prio, 1, entry.cost)
+local function with_attempt(entry, attempt)
+  return string.sub(entry, 1, 8) .. struct.pack('>H', math.min(attempt, 65535))
+    .. string.sub(entry, 11)
 end
 
--- outcomes: one for all, or one for each operation of the blocks.
-local function give_back(w, outcomes, blocks, reason)
-  local tries, done, i = num(watcher_key(w), 'max_attempts'), 0, 0
+-- outcomes: one for all, or one for each operation of the blocks. details: what single operations
+-- have of their own, by position from 0: reasons, and delays in ms; or nil.
+-- Returns the undecided, each in a block; operations and cost of the others.
+local function give_back(w, outcomes, blocks, reason, details)
+  local tries, done, kept, n, total = num(watcher_key(w), 'max_attempts'), 0, {}, 0, 0
+  local reasons, delays = details and details.reasons or {}, details and details.delays or {}
+  local position = 0
   for _, data in ipairs(blocks) do
     local block, at = open_block(data), BLOCK_SIZE + 1
     for nth = 0, block.n - 1 do
       local entry, stop = read_entry(data, at)
-      i = i + 1
-      local outcome = #outcomes == 1 and outcomes or string.sub(outcomes, i, i)
+      local bytes, own = string.sub(data, at, stop - 1), tostring(position)
+      position = position + 1
+      local outcome = #outcomes == 1 and outcomes or string.sub(outcomes, position, position)
       if outcome == 'r' and tries > 0 and entry.attempt >= tries then outcome = 'x' end
-      if outcome == 'r' or outcome == 'g' then
-        put_back(w, outcome, data, entry, block.sequence + nth)
+      if outcome == 'r' then bytes = with_attempt(bytes, entry.attempt + 1) end
+      local single = pack_block(block.sequence + nth, 1, entry.cost, weigh(entry.cost), bytes)
+      if outcome == '-' then
+        kept[#kept + 1] = single
+      elseif outcome == 'r' and (delays[own] or 0) > 0 then
+        wait_later(w, single, entry.cost, delays[own])
+      elseif outcome == 'r' or outcome == 'g' then
+        wait_again(w, single)
       else
         if entry.registered then call('SREM', IDS, id_of(data, entry)) end
         if outcome == 'x' then
-          bury(w, string.sub(data, at, stop - 1), reason, entry.cost)
+          bury(w, bytes, reasons[own] or reason, entry.cost)
         else
           done = done + 1
         end
       end
+      if outcome ~= '-' then n, total = n + 1, total + entry.cost end
       at = stop
     end
   end
   add(META, 'done', done)
+  return kept, n, total
 end
 
 -- b: the batch as HGETALL's pairs in a table; outcomes 'd' alone never reads the blocks.
-local function close_batch(id, b, outcomes, reason, forget)
+local function close_batch(id, b, outcomes, reason, details, forget)
   local W, n, cost = watcher_key(b.watcher), tonumber(b.n), tonumber(b.cost)
   local state = b.state == 'claimed' and 'running' or 'open'
   add(META, state .. '_batches', -1)
@@ -69,7 +73,7 @@ local function close_batch(id, b, outcomes, reason, forget)
     if #forget > 0 then call('SREM', IDS, unpack(forget)) end
     add(META, 'done', n)
   else
-    give_back(b.watcher, outcomes, call('LRANGE', blocks_key(id), 0, -1), reason)
+    give_back(b.watcher, outcomes, call('LRANGE', blocks_key(id), 0, -1), reason, details)
   end
   call('DEL', batch_key(id), blocks_key(id))
   reindex(b.watcher)
@@ -80,3 +84,9 @@ local function read_batch(id)
   for i = 1, #pairs_, 2 do b[pairs_[i]] = pairs_[i + 1] end
   return b.watcher and b or nil
 end
+
+-- Whether outcomes were meant for another state of the batch, before a commit whose answer was lost.
+local function misses(b, outcomes) return #outcomes > 1 and #outcomes ~= tonumber(b.n) end
+
+-- The details of a settlement as JSON, or ''.
+local function read_details(text) return text ~= '' and cjson.decode(text) or nil end

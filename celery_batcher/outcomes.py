@@ -1,0 +1,103 @@
+"""What a handler decides about the operations of its batch, and what follows from an error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from celery.exceptions import SoftTimeLimitExceeded
+from celery.utils.time import get_exponential_backoff_interval
+
+from .config import milliseconds
+from .errors import OutcomeError
+from .operation import Operation
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What becomes of an operation: ``kind`` is a character of `store.base.Settlement`."""
+
+    kind: str
+    reason: str = ""
+    delay_ms: int = 0
+
+
+DONE, BACK = Outcome("d"), Outcome("g")
+_WORDS = {"d": "done", "r": "to be tried again", "x": "dead"}
+
+
+class Decisions:
+    """What a handler has decided so far, by the position of the operation in its batch."""
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        self._positions = {operation.id: at for at, operation in enumerate(operations)}
+        self._committed: dict[int, Outcome] = {}
+        self.pending: dict[int, Outcome] = {}
+
+    def decide(self, operation: Operation, outcome: Outcome) -> None:
+        """Note an outcome; until it is committed the last one counts.
+
+        Raises:
+            OutcomeError: the operation is not of this batch, or its outcome is committed.
+        """
+        position = self._positions.get(operation.id)
+        if position is None:
+            raise OutcomeError(f"operation {operation.id} is not of this batch")
+        if position in self._committed:
+            word = _WORDS[self._committed[position].kind]
+            raise OutcomeError(f"operation {operation.id} was committed as {word}")
+        self.pending[position] = outcome
+
+    def committed(self) -> None:
+        """Everything decided so far is recorded."""
+        self._committed |= self.pending
+        self.pending.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When the operations of a handler that raised are tried again: Celery's options of tasks.
+
+    Attributes:
+        retry_backoff: 0: at once; else seconds before the second try, doubled for each further.
+        retry_backoff_max: the longest delay, in seconds.
+        retry_jitter: whether the delay is drawn at random between 0 and that.
+        autoretry_for: errors after which they are tried again.
+        dont_autoretry_for: errors after which they are not: they are dead at once.
+    """
+
+    retry_backoff: int = 0
+    retry_backoff_max: int = 600
+    retry_jitter: bool = True
+    autoretry_for: tuple[type[BaseException], ...] = (Exception,)
+    dont_autoretry_for: tuple[type[BaseException], ...] = ()
+
+    def retry(self, operation: Operation, reason: str, after: float | None = None) -> Outcome:
+        """Another try, after so many seconds or by the backoff."""
+        seconds = self._backoff(operation.attempt) if after is None else after
+        return Outcome("r", reason, milliseconds(seconds) if seconds else 0)
+
+    def after_error(self, error: BaseException, operation: Operation, reason: str) -> Outcome:
+        """What becomes of an operation whose handler raised without deciding about it."""
+        if self._is_final(error):
+            return Outcome("x", reason)
+        return self.retry(operation, reason)
+
+    def _is_final(self, error: BaseException) -> bool:
+        if isinstance(error, SoftTimeLimitExceeded) or not isinstance(error, Exception):
+            return False  # not the handler's own
+        if isinstance(error, self.dont_autoretry_for):
+            return True
+        return not isinstance(error, self.autoretry_for)
+
+    def _backoff(self, attempt: int) -> float:
+        if not self.retry_backoff:
+            return 0.0
+        interval: Any = get_exponential_backoff_interval(
+            factor=self.retry_backoff,
+            retries=min(attempt - 1, 32),
+            maximum=self.retry_backoff_max,
+            full_jitter=self.retry_jitter,
+        )
+        return float(interval)
