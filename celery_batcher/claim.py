@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import socket
 import traceback
 from collections import Counter
@@ -28,7 +29,9 @@ from .store.base import Limits, Settlement, Store
 
 logger = logging.getLogger("celery_batcher")
 
-_DEFAULT_THROTTLE = 1.0
+_LONGEST_THROTTLE = 60_000
+_JITTER = 0.5
+"""Up to half of the time a resource is closed for is left out: fleets shall not ask in step."""
 _UNDECIDED = Outcome("-")
 _WORDS = {"d": "done", "r": "retried", "g": "given_back", "x": "failed"}
 _RENEWALS = 10
@@ -137,9 +140,11 @@ class _Claimed:
             if batch:
                 claimant.handler(batch)
         except Throttled as exc:
-            after = _DEFAULT_THROTTLE if exc.retry_after is None else exc.retry_after
             try:
-                claimant.store.shut(milliseconds(max(0.0, after)))
+                if exc.retry_after is None:
+                    claimant.store.throttle(_LONGEST_THROTTLE, _JITTER * random.random())
+                else:
+                    claimant.store.shut(milliseconds(max(0.0, exc.retry_after)))
             finally:
                 self.settle(BACK)
             return {"batch": "throttled", **self._summary()}

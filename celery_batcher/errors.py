@@ -136,7 +136,8 @@ class Throttled(Exception):  # noqa: N818 - raised by handlers as a signal, not 
 
     Args:
         retry_after: seconds for which nothing of the resource starts, in the whole fleet; a
-            number, a timedelta, or the text of a Retry-After header in seconds. None: 1 s.
+            number, a timedelta, or the text of a Retry-After header in seconds. None: up to a
+            second, and up to twice as long each time it is raised again soon, up to a minute.
 
     Raises:
         ValueError: the text is no number.

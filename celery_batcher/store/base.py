@@ -340,6 +340,12 @@ class Store(Protocol):
     def shut(self, ms: int) -> bool:
         """Close the resource for the whole fleet; True when that made it longer."""
 
+    def throttle(self, most_ms: int, jitter: float) -> int:
+        """Close the resource for a time that doubles while it is asked for again and again.
+
+        ``jitter`` is the part of the time that is left out. Returns how long it is closed.
+        """
+
     def counts(self) -> Counts:
         """The numbers of this moment."""
 

@@ -146,6 +146,7 @@ class ResourceState:
     head_until: int = 0
     rests: dict[str, int] = field(default_factory=dict)
     closed_until: int = 0
+    throttled_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -821,6 +822,16 @@ class MemoryStore:
                 return False
             resource.closed_until = now + ms
             return True
+
+    def throttle(self, most_ms: int, jitter: float) -> int:
+        with self._act() as (_, resource, now):
+            if resource.closed_until <= now:
+                last = resource.throttled_ms
+                again = last > 0 and now - resource.closed_until < last
+                resource.throttled_ms = min(2 * last if again else 1000, most_ms)
+                ms = max(1, math.floor(resource.throttled_ms * (1 - jitter)))
+                resource.closed_until = now + ms
+            return resource.closed_until - now
 
     def counts(self) -> Counts:
         with self._act() as (state, resource, now):

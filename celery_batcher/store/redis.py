@@ -241,6 +241,9 @@ class RedisStore:
     def shut(self, ms: int) -> bool:
         return bool(self._run("shut", ms))
 
+    def throttle(self, most_ms: int, jitter: float) -> int:
+        return cast(int, self._run("throttle", most_ms, jitter))
+
     def counts(self) -> Counts:
         now, meta, res, set_aside, messages, *rows = self._run("counts")
         return _counts(int(now), _pairs(meta), _pairs(res), set_aside, messages, rows)

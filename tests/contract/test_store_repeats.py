@@ -59,6 +59,7 @@ SAME_ANSWER: dict[str, Act] = {
     "commit, all": lambda b: b.store.commit("running", "n", 1, Settlement("r", "why")),
     "set_asides": lambda b: b.store.set_asides(9),
     "dead": lambda b: b.store.dead("w", 9),
+    "throttle": lambda b: b.store.throttle(60_000, 0.25),
     "counts": lambda b: b.store.counts(),
 }
 SAME_STATE: dict[str, Act] = {

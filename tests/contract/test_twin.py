@@ -280,6 +280,9 @@ class Pair:
     def shut(self, ms: int) -> None:
         self.both("shut", ms)
 
+    def throttle(self, jitter: float) -> None:
+        self.both("throttle", 4000, jitter)
+
     def advance(self, ms: int) -> None:
         self.clock.advance(ms / 1000)
 
@@ -356,6 +359,7 @@ acts = st.one_of(
     act("offer", st.integers(1, 3)),
     act("published", which),
     act("pause", st.sampled_from([-1, 0, 50, 700])),
+    act("throttle", st.sampled_from([0.0, 0.3, 0.5])),
     act("shut", st.sampled_from([50, 700])),
     act("idle", watcher),
     act("forget", which),

@@ -171,6 +171,25 @@ def test_throttled_gives_the_undecided_back_and_burns_no_attempt(
     assert attempts == [("b", 2), ("c", 1)]
 
 
+def test_throttled_without_a_time_backs_off_longer_each_time(
+    bench: Bench, worker: Claimant
+) -> None:
+    def handle(batch: Batch) -> None:
+        raise Throttled
+
+    closed: list[float] = []
+    batch = put(bench, "a").id
+    for _ in range(3):
+        replace(worker, handler=handle).run(batch)
+        refused = bench.release()
+        assert (refused.reason, bench.store.counts().waiting) == ("closed", 1)  # type: ignore[union-attr]
+        closed.append(refused.wait_ms / 1000)  # type: ignore[union-attr]
+        bench.clock.advance(closed[-1])
+        batch = bench.released().id
+
+    assert 0.5 <= closed[0] <= 1 <= closed[1] <= 2 <= closed[2] <= 4
+
+
 # Attempts, backoff and errors that are final
 
 
