@@ -2,6 +2,7 @@
 
 from .batch import Batch
 from .batcher import Batcher
+from .dead_letters import DeadLetter
 from .errors import (
     BatcherError,
     BatcherStoppedError,
@@ -31,6 +32,7 @@ __all__ = [
     # what users make and get
     "Batch",
     "Batcher",
+    "DeadLetter",
     "Operation",
     "ProvisionedResource",
     "Status",

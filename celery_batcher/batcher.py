@@ -198,9 +198,10 @@ class Batcher:
             ignore_result: whether Celery keeps no result of the batch's task.
             options: ``max_batch_size`` (500), ``max_attempts`` (3, 0: no limit),
                 ``max_operation_time`` (the batcher's), ``max_concurrent_batches``, ``weight``
-                (1), ``batch_by_key`` (False); and as for tasks of Celery ``retry_backoff``
-                (False), ``retry_backoff_max`` (600), ``retry_jitter`` (True), ``autoretry_for``
-                (every ``Exception``), ``dont_autoretry_for``: what neither retries is dead.
+                (1), ``batch_by_key`` (False), ``max_dead_letters`` (10,000: the oldest go); and as
+                for tasks of Celery ``retry_backoff`` (False), ``retry_backoff_max`` (600),
+                ``retry_jitter`` (True), ``autoretry_for`` (every ``Exception``),
+                ``dont_autoretry_for``: what neither retries is dead.
 
         Raises:
             ConfigurationError: an option is unknown or wrong, or another function has the name.
@@ -463,6 +464,11 @@ class Batcher:
             logger.warning(
                 "%s: %d admissions were void, their messages never came", self.name, void
             )
+
+        oldest = self.clock.now_ms() - milliseconds(self.option("dead_letter_retention"))
+        retired = self.store.retire(oldest, _AUDIT_STEP)
+        if retired:
+            logger.warning("%s: %d dead letters were too old and are gone", self.name, retired)
 
     def _publish(self, batches: Sequence[Released]) -> list[str]:
         return tasks.publish_batches(self.app, self._watchers, batches)

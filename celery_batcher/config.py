@@ -132,6 +132,7 @@ BATCHER_OPTIONS: Mapping[str, Option] = {
     "max_concurrent_batches": Option(None, count(1, optional=True), "at least 1, or None"),
     "max_open_batches": Option(256, count(1), "batches, at least 1"),
     "emit_batch": Option(False, flag, "True or False"),
+    "dead_letter_retention": Option(timedelta(days=14).total_seconds(), seconds, _SECONDS),
 }
 
 WATCHER_OPTIONS: Mapping[str, Option] = {
@@ -141,6 +142,7 @@ WATCHER_OPTIONS: Mapping[str, Option] = {
     "max_concurrent_batches": Option(None, count(1, optional=True), "at least 1, or None"),
     "weight": Option(1, count(1), "an integer, at least 1"),
     "batch_by_key": Option(False, flag, "True or False"),
+    "max_dead_letters": Option(10_000, count(1), "letters, at least 1"),
     "retry_backoff": Option(0, backoff, "True, False, or whole seconds from 1"),
     "retry_backoff_max": Option(600, count(1), "whole seconds, at least 1"),
     "retry_jitter": Option(True, flag, "True or False"),

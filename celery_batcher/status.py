@@ -45,6 +45,7 @@ class Status:
         released: in a batch that no worker has claimed.
         running: in a batch that a worker has.
         oldest_age: seconds since the oldest of the watchers' next operations was enqueued.
+        dead_dropped: dead letters that had to go because a watcher had too many.
         capacity, held: of the resource; None without one.
         set_aside: messages that could not be read; `set_aside_messages` has the oldest ten.
         last_flush: of this process only.
@@ -66,6 +67,7 @@ class Status:
     done: int
     dead: int
     dead_cost: int
+    dead_dropped: int
     expired_batches: int
     oldest_age: float | None
     capacity: int | None
@@ -118,6 +120,7 @@ def status_of(
         done=counts.done,
         dead=counts.dead,
         dead_cost=counts.dead_cost,
+        dead_dropped=counts.dropped,
         expired_batches=counts.expired_batches,
         oldest_age=max(ages, default=None),
         capacity=counts.capacity if limited else None,

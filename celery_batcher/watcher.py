@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from . import wire
 from .batch import Batch
 from .config import Option, check_value, count
+from .dead_letters import DeadLetters
 from .errors import EnqueueError
 from .operation import Operation, check_cost, new_id
 from .outcomes import RetryPolicy
@@ -54,6 +55,7 @@ class Watcher:
         self.max_concurrent_batches: int | None = options["max_concurrent_batches"]
         self.weight: int = options["weight"]
         self.batch_by_key: bool = options["batch_by_key"]
+        self.max_dead_letters: int = options["max_dead_letters"]
         self.retry_policy = RetryPolicy(
             **{one.name: options[one.name] for one in fields(RetryPolicy)}
         )
@@ -72,6 +74,11 @@ class Watcher:
         """Seconds that the handler has for a batch."""
         return self.max_operation_time or float(self.batcher.option("max_operation_time"))
 
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """Its operations that failed for good."""
+        return DeadLetters(self)
+
     def store_options(self) -> WatcherOptions:
         """What the store must know."""
         return WatcherOptions(
@@ -81,6 +88,7 @@ class Watcher:
             max_concurrent_batches=self.max_concurrent_batches or 0,
             weight=self.weight,
             batch_by_key=self.batch_by_key,
+            max_dead=self.max_dead_letters,
         )
 
     def operation(

@@ -24,6 +24,7 @@ class WatcherOptions:
     max_concurrent_batches: int = 0
     weight: int = 1
     batch_by_key: bool = False
+    max_dead: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +205,7 @@ class Counts:
     done: int = 0
     dead: int = 0
     dead_cost: int = 0
+    dropped: int = 0
     expired_batches: int = 0
     set_aside: int = 0
     paused_ms: int = 0
@@ -236,8 +238,9 @@ class SetAside:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """An operation that used its attempts: when, why, and its entry."""
+    """A dead letter: its number in the batcher, when the operation died, why, and its entry."""
 
+    number: int
     at_ms: int
     reason: str
     entry: bytes
@@ -352,5 +355,17 @@ class Store(Protocol):
     def set_asides(self, most: int) -> list[SetAside]:
         """The oldest set-aside messages."""
 
-    def dead(self, watcher: str, most: int) -> list[Dead]:
-        """The oldest dead operations of a watcher."""
+    def dead(self, watcher: str, most: int, after: int = 0) -> list[Dead]:
+        """The oldest dead letters of a watcher whose numbers are above ``after``."""
+
+    def redrive(self, watcher: str, numbers: Sequence[int]) -> int:
+        """Let dead letters wait as new operations; return how many do.
+
+        One whose registered id lives again stays dead.
+        """
+
+    def purge(self, watcher: str, numbers: Sequence[int]) -> int:
+        """Remove dead letters for good; return how many there were."""
+
+    def retire(self, before_ms: int, most: int) -> int:
+        """Remove dead letters of before a time, of all watchers; return how many there were."""

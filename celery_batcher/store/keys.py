@@ -30,7 +30,7 @@ B t:<watcher>:<prio>        hash   keys whose first block in q: is taken in part
 B later                     zset   delayed operations by the time at which they wait again
 B batch:<id>                hash   an open or claimed batch
 B blocks:<id>               list   its blocks
-B dead:<watcher>            list   dead operations: time, reason, entry
+B dead:<watcher>            zset   dead letters by number: number, time, reason, entry
 =========================== ====== ====================================================
 
 None of them expires: what they hold is somebody's data, or is removed with it.

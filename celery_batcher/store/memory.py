@@ -174,6 +174,8 @@ class BatcherState:
     expire_ms: int = 0
     spare_until: int = 0
     done: int = 0
+    died: int = 0
+    dropped: int = 0
     expired: int = 0
 
 
@@ -758,7 +760,11 @@ class MemoryStore:
             return
         self._state.ids.discard(entry.id)
         if outcome == "x":
-            watcher.dead.append(Dead(now, reason, one.data))
+            self._state.died += 1
+            watcher.dead.append(Dead(self._state.died, now, reason, one.data))
+            if 0 < watcher.options.max_dead < len(watcher.dead):
+                del watcher.dead[0]
+                self._state.dropped += 1
         else:
             self._state.done += 1
 
@@ -859,6 +865,7 @@ class MemoryStore:
                 done=state.done,
                 dead=len(dead),
                 dead_cost=sum(wire.decode_entry(one.entry)[0].cost for one in dead),
+                dropped=state.dropped,
                 expired_batches=state.expired,
                 set_aside=len(state.aside),
                 paused_ms=-1 if state.paused_until == -1 else max(0, state.paused_until - now),
@@ -886,9 +893,47 @@ class MemoryStore:
         with self._act() as (state, _, _now):
             return state.aside[:most]
 
-    def dead(self, watcher: str, most: int) -> list[Dead]:
+    def dead(self, watcher: str, most: int, after: int = 0) -> list[Dead]:
         with self._act():
-            return self._watcher(watcher).dead[:most]
+            return [one for one in self._watcher(watcher).dead if one.number > after][:most]
+
+    def redrive(self, watcher: str, numbers: Sequence[int]) -> int:
+        with self._act() as (state, _, _now):
+            redriven = []
+            for letter in self._letters(watcher, numbers):
+                data = wire.with_attempt(letter.entry, 1)
+                entry = wire.decode_entry(data)[0]
+                if entry.registered and entry.id in state.ids:
+                    continue
+                if entry.registered:
+                    state.ids.add(entry.id)
+                state.sequence += 1
+                waiting = Waiting(state.sequence, data, entry)
+                self._queue(watcher, entry).arrived.append(waiting)
+                self._count_waiting(watcher, waiting)
+                redriven.append(letter.number)
+            self._reindex(watcher)
+            return self.purge(watcher, redriven)
+
+    def purge(self, watcher: str, numbers: Sequence[int]) -> int:
+        with self._act():
+            letters = self._letters(watcher, numbers)
+            for letter in letters:
+                self._watcher(watcher).dead.remove(letter)
+            return len(letters)
+
+    def retire(self, before_ms: int, most: int) -> int:
+        with self._act() as (state, _, _now):
+            retired = 0
+            for watcher in state.watchers.values():
+                old = sum(1 for letter in watcher.dead if letter.at_ms < before_ms)
+                del watcher.dead[: min(old, most - retired)]
+                retired += min(old, most - retired)
+            return retired
+
+    def _letters(self, watcher: str, numbers: Sequence[int]) -> list[Dead]:
+        by_number = {letter.number: letter for letter in self._watcher(watcher).dead}
+        return [by_number[number] for number in dict.fromkeys(numbers) if number in by_number]
 
 
 def _misses(batch: Batch, settlement: Settlement) -> bool:

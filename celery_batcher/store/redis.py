@@ -142,6 +142,7 @@ class RedisStore:
                 watcher.max_concurrent_batches,
                 watcher.weight,
                 int(watcher.batch_by_key),
+                watcher.max_dead,
             ]
         capacity = "" if limits.capacity is None else limits.capacity
         before = self._run("configure", capacity, limits.hold_ms, *rows)
@@ -253,11 +254,20 @@ class RedisStore:
             rows = cast(list[bytes], self.client.lrange(self.keys["aside"], 0, most - 1))
         return [_set_aside(row) for row in rows]
 
-    def dead(self, watcher: str, most: int) -> list[Dead]:
+    def dead(self, watcher: str, most: int, after: int = 0) -> list[Dead]:
         with self._translated():
             key = self.keys[f"dead:{watcher}"]
-            rows = cast(list[bytes], self.client.lrange(key, 0, most - 1))
-        return [_dead(row) for row in rows]
+            rows = self.client.zrangebyscore(key, f"({after}", "+inf", start=0, num=most)
+        return [_dead(row) for row in cast(list[bytes], rows)]
+
+    def redrive(self, watcher: str, numbers: Sequence[int]) -> int:
+        return cast(int, self._run("redrive", watcher, *numbers))
+
+    def purge(self, watcher: str, numbers: Sequence[int]) -> int:
+        return cast(int, self._run("purge", watcher, *numbers))
+
+    def retire(self, before_ms: int, most: int) -> int:
+        return cast(int, self._run("retire", before_ms, most))
 
 
 def _arrival(one: Arrival) -> tuple[Any, ...]:
@@ -330,6 +340,7 @@ def _counts(
         done=of("done"),
         dead=of("dead"),
         dead_cost=of("dead_cost"),
+        dropped=of("dropped"),
         expired_batches=of("expired"),
         set_aside=set_aside,
         paused_ms=-1 if paused == -1 else max(0, paused - now),
@@ -363,5 +374,5 @@ def _set_aside(row: bytes) -> SetAside:
 
 
 def _dead(row: bytes) -> Dead:
-    at, reason = struct.unpack_from(">QI", row)
-    return Dead(at, row[12 : 12 + reason].decode(errors="replace"), row[12 + reason :])
+    number, at, reason = struct.unpack_from(">QQI", row)
+    return Dead(number, at, row[20 : 20 + reason].decode(errors="replace"), row[20 + reason :])

@@ -59,6 +59,7 @@ SAME_ANSWER: dict[str, Act] = {
     "commit, all": lambda b: b.store.commit("running", "n", 1, Settlement("r", "why")),
     "set_asides": lambda b: b.store.set_asides(9),
     "dead": lambda b: b.store.dead("w", 9),
+    "dead, the next": lambda b: b.store.dead("w", 9, 1),
     "throttle": lambda b: b.store.throttle(60_000, 0.25),
     "counts": lambda b: b.store.counts(),
 }
@@ -73,6 +74,9 @@ SAME_STATE: dict[str, Act] = {
     "offer": lambda b: b.store.offer(b.token, 9),
     "expire": lambda b: b.store.expire(b.token, b.limits, "late", 9),
     "probe": lambda b: (b.store.settle("running", "n", Settlement()), b.store.probe(b.token, 0, 9)),
+    "redrive": lambda b: b.store.redrive("w", [1, 99]),
+    "purge": lambda b: b.store.purge("w", [1, 99]),
+    "retire": lambda b: b.store.retire(2**50, 9),
     "pause": lambda b: b.store.pause(1000),
     "pause until resumed": lambda b: b.store.pause(-1),
     "shut": lambda b: b.store.shut(1000),

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from builders import Bench, Read, memory_bench, op, read, redis_bench
+from builders import Bench, Read, memory_bench, op, read, read_entries, redis_bench
 from celery_batcher.clock import ManualClock
 from celery_batcher.store.base import (
     Admission,
@@ -44,6 +44,7 @@ class Books:
     staged_cost: int = 0
     settled: int = 0
     settled_cost: int = 0
+    gone_cost: int = 0
     done: int = 0
     dead: int = 0
     dead_cost: int = 0
@@ -277,6 +278,28 @@ class Pair:
     def pause(self, ms: int) -> None:
         self.both("pause", ms)
 
+    def redrive(self, watcher: str, most: int) -> None:
+        self._without("redrive", watcher, most)
+
+    def purge(self, watcher: str, most: int) -> None:
+        gone = self._without("purge", watcher, most)
+        self.books.settled += gone  # as if they had never died, and were done
+        self.books.settled_cost += self.books.gone_cost
+
+    def _without(self, act: str, watcher: str, most: int) -> int:
+        """Letters leave the dead: what stays tells which."""
+        before = self.both("dead", watcher, 10**6)
+        changed: int = self.both(act, watcher, [one.number for one in before[:most]] + [10**9])
+        after = {one.number for one in self.both("dead", watcher, 10**6)}
+        gone = [one for one in before if one.number not in after]
+        assert len(gone) == changed
+        self.books.gone_cost = sum(read_entries(one.entry)[0].cost for one in gone)
+        self.books.settled -= changed
+        self.books.settled_cost -= self.books.gone_cost
+        self.books.dead -= changed
+        self.books.dead_cost -= self.books.gone_cost
+        return changed
+
     def shut(self, ms: int) -> None:
         self.both("shut", ms)
 
@@ -359,6 +382,8 @@ acts = st.one_of(
     act("offer", st.integers(1, 3)),
     act("published", which),
     act("pause", st.sampled_from([-1, 0, 50, 700])),
+    act("redrive", watcher, st.integers(1, 3)),
+    act("purge", watcher, st.integers(1, 2)),
     act("throttle", st.sampled_from([0.0, 0.3, 0.5])),
     act("shut", st.sampled_from([50, 700])),
     act("idle", watcher),

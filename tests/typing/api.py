@@ -65,6 +65,11 @@ def produce() -> None:
     batcher.pause(timedelta(seconds=1))
     batcher.resume()
     batcher.flush()
+    for letter in write.dead_letters:
+        reason: str = letter.reason
+        print(letter.id, letter.attempts, letter.died_at.isoformat(), reason)  # noqa: T201
+    redriven: int = write.dead_letters.redrive(id, same) + write.dead_letters.purge()
+    print(len(write.dead_letters), redriven)  # noqa: T201
     print(enqueued, same, numbers, status.waiting)  # noqa: T201
 
 

@@ -32,6 +32,7 @@ WRONG: dict[str, list[Any]] = {
     "max_concurrent_batches": COUNT,
     "max_open_batches": [*COUNT, None],
     "emit_batch": [0, 1, "yes", None],
+    "dead_letter_retention": [*SECONDS, None],
 }
 WRONG_WATCHER: dict[str, list[Any]] = {
     "max_batch_size": [*COUNT, 1001, None],
@@ -40,6 +41,7 @@ WRONG_WATCHER: dict[str, list[Any]] = {
     "max_concurrent_batches": COUNT,
     "weight": [*COUNT, None],
     "batch_by_key": [0, 1, "yes", None],
+    "max_dead_letters": [*COUNT, None],
     "retry_backoff": [-1, 0, 1.5, "1", None],
     "retry_backoff_max": [*COUNT, None],
     "retry_jitter": [0, 1, "yes", None],

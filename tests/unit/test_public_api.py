@@ -69,6 +69,7 @@ def test_the_package_exports_these_names() -> None:
             "Batch",
             "Batcher",
             "BatcherError",
+            "DeadLetter",
             "Operation",
             "ProvisionedResource",
             "Status",

@@ -2,7 +2,7 @@
 -- ARGV 3 id, 4 nonce of the claim, 5 which commit of this claim it is, 6 outcomes, 7 reason,
 --      8 details (putback.lua)
 -- Returns 1, also when this commit was recorded before; 0 when the claim had ended. O(operations)
--- @include header blocks index returning putback
+-- @include header blocks index returning dead putback
 local id, number = ARGV[3], tonumber(ARGV[5])
 local b = read_batch(id)
 if not b or b.state ~= 'claimed' or b.nonce ~= ARGV[4] then return 0 end

@@ -8,7 +8,7 @@ local answer = { text(now), call('HGETALL', META), call('HGETALL', RES), call('L
   call('HLEN', ADMITTED) }
 for _, w in ipairs(call('SMEMBERS', WATCHERS)) do
   local head = front(w, read_watcher(w))
-  answer[#answer + 1] = { w, call('HGETALL', watcher_key(w)), call('LLEN', dead_key(w)),
+  answer[#answer + 1] = { w, call('HGETALL', watcher_key(w)), call('ZCARD', dead_key(w)),
     head and head.enqueued or -1 }
 end
 return answer

@@ -2,12 +2,6 @@
 -- d done, r again with one attempt more (or dead, when they are used up), g back to its place,
 -- x dead, - undecided. A single character stands for all.
 
-local function bury(w, entry, reason, cost)
-  call('RPUSH', dead_key(w), struct.pack('>I8I4', now, #reason) .. reason .. entry)
-  add(META, 'dead', 1)
-  add(META, 'dead_cost', cost)
-end
-
 local function with_attempt(entry, attempt)
   return string.sub(entry, 1, 8) .. struct.pack('>H', math.min(attempt, 65535))
     .. string.sub(entry, 11)
