@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import overload
 
 from .clock import Clock
+from .config import Option, check_value, delay
 from .operation import Operation
-from .outcomes import DONE, Decisions, Outcome, RetryPolicy
+from .outcomes import DONE, Decisions, Outcome, RetryPolicy, reason_of
+
+_AFTER = Option(None, delay, "seconds from 0, a number or a timedelta")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +59,22 @@ class Batch(Sequence[Operation]):
         """
         self.decisions.decide(operation, DONE)
 
-    def retry(self, operation: Operation, *, after: float | None = None) -> None:
+    def retry(self, operation: Operation, *, after: float | timedelta | None = None) -> None:
         """Try the operation again: it counts as an attempt, and after the last it is dead.
 
         Operations of its key that come behind it do not wait for it.
 
         Args:
-            after: seconds until it waits again; by default what the watcher's backoff says.
+            after: seconds until it waits again, a number or a timedelta; by default what the
+                watcher's backoff says.
 
         Raises:
+            ConfigurationError: it is no time.
             OutcomeError: it is not of this batch, or its outcome is committed already.
         """
+        seconds = None if after is None else check_value(_AFTER, "after", after, "Batch.retry")
         reason = f"its handler asked for another try in attempt {operation.attempt}, the last"
-        self.decisions.decide(operation, self.policy.retry(operation, reason, after))
+        self.decisions.decide(operation, self.policy.retry(operation, reason, seconds))
 
     def fail(self, operation: Operation, reason: str) -> None:
         """The operation is dead at once; the reason is kept with it.
@@ -75,7 +82,7 @@ class Batch(Sequence[Operation]):
         Raises:
             OutcomeError: it is not of this batch, or its outcome is committed already.
         """
-        self.decisions.decide(operation, Outcome("x", reason))
+        self.decisions.decide(operation, Outcome("x", reason_of(reason)))
 
     def commit(self) -> None:
         """Record what is decided so far: a worker that dies afterwards does not undo it.

@@ -10,7 +10,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import compress, count
 from typing import Any
 
 from celery import Celery
@@ -24,7 +24,7 @@ from .enqueuing import Patience
 from .errors import ClaimExpiredError, StoreUnavailableError, Throttled
 from .events import Listeners
 from .operation import Operation, new_id
-from .outcomes import BACK, DONE, Outcome, RetryPolicy
+from .outcomes import BACK, DONE, Outcome, RetryPolicy, reason_of
 from .store.base import Limits, Settlement, Store
 
 logger = logging.getLogger("celery_batcher")
@@ -122,6 +122,7 @@ class _Claimed:
         # What the store has in the batch: positions of operations, None where one is unreadable.
         self._left = [None if one == "x" else next(numbers) for one in opened.outcomes]
         self._commits = 0
+        self._unrecorded: tuple[int, list[Outcome]] | None = None
         self._became: Counter[str] = Counter()
         self.batch = Batch(
             id,
@@ -149,7 +150,7 @@ class _Claimed:
                 self.settle(BACK)
             return {"batch": "throttled", **self._summary()}
         except BaseException as exc:
-            error, reason = exc, traceback.format_exc(limit=-20)
+            error, reason = exc, reason_of(traceback.format_exc(limit=-20))
             self.settle(lambda one: claimant.policy.after_error(error, one, reason), reason)
             raise
         self.settle(DONE)
@@ -163,16 +164,35 @@ class _Claimed:
 
         Raises:
             ClaimExpiredError: the claim had ended before.
+            SoftTimeLimitExceeded: it came meanwhile; what was decided is recorded.
         """
-        self._commits += 1
-        number, outcomes = self._commits, self._outcomes(_UNDECIDED)
+        interrupted = self._send_unrecorded()
+        if self.batch.decisions.pending:
+            self._commits += 1
+            self._unrecorded = self._commits, self._outcomes(_UNDECIDED)
+            interrupted = self._send_unrecorded() or interrupted
+        if interrupted is not None:
+            raise interrupted
+
+    def _send_unrecorded(self) -> SoftTimeLimitExceeded | None:
+        """Record a commit. One that may or may not be recorded is sent again before all else."""
+        if self._unrecorded is None:
+            return None
+        number, outcomes = self._unrecorded
         settlement = _settlement(outcomes, "", ())
         store = self._claimant.store
-        self._until_recorded(lambda: store.commit(self._id, self._nonce, number, settlement))
-        self._became.update(one.kind for one in outcomes if one is not _UNDECIDED)
-        left = zip(self._left, outcomes, strict=True)
-        self._left = [at for at, outcome in left if outcome is _UNDECIDED]
-        self.batch.decisions.committed()
+        interrupted = self._until_recorded(
+            lambda: store.commit(self._id, self._nonce, number, settlement)
+        )
+        self._unrecorded = None
+        decided = [one is not _UNDECIDED for one in outcomes]
+        self._became.update(compress((one.kind for one in outcomes), decided))
+        left = list(zip(self._left, outcomes, decided, strict=True))
+        self._left = [at for at, _, is_decided in left if not is_decided]
+        self.batch.decisions.committed(
+            {at: one for at, one, is_decided in left if is_decided and at is not None}
+        )
+        return interrupted
 
     def settle(self, undecided: Outcome | Callable[[Operation], Outcome], reason: str = "") -> None:
         """Record the outcome of all operations, until the store has it.
@@ -184,6 +204,7 @@ class _Claimed:
         Raises:
             ClaimExpiredError: the claim had ended before.
         """
+        self._send_unrecorded()
         outcomes = self._outcomes(undecided)
         settlement = _settlement(outcomes, reason, self._registered())
         store = self._claimant.store
@@ -198,42 +219,52 @@ class _Claimed:
                 return [undecided] * len(self._left)
             the_same = undecided
             undecided = lambda _: the_same  # noqa: E731
-        unreadable = Outcome("x", self._opened.reason)
+        unreadable = Outcome("x", reason_of(self._opened.reason))
         return [
             unreadable if at is None else pending.get(at) or undecided(operations[at])
             for at in self._left
         ]
 
-    def _registered(self) -> list[str]:
+    def _registered(self) -> list[bytes]:
         """Ids to forget when all that is left is done."""
+        registered = self._opened.registered
         if not self._commits:
-            return self._opened.registered
-        left = {self._opened.operations[at].id for at in self._left if at is not None}
-        return [id for id in self._opened.registered if id in left]
+            return list(registered.values())
+        return [registered[at] for at in self._left if at in registered]
 
-    def _until_recorded(self, act: Callable[[], bool]) -> None:
+    def _until_recorded(self, act: Callable[[], bool]) -> SoftTimeLimitExceeded | None:
+        """Send until the store has answered; returns the soft limit that came meanwhile, if any.
+
+        It comes once, and the claim's grace is for what is left to do.
+        """
         claimant = self._claimant
         grace = claimant.limits.claim_grace_ms / 1000
         deadline = claimant.clock.monotonic() + claimant.operation_time + grace
         patience = Patience(claimant.clock, deadline)
+        interrupted: SoftTimeLimitExceeded | None = None
         while True:
             try:
-                if act():
-                    return
-                break
-            except StoreUnavailableError:
-                if patience.over():
-                    raise
-            except SoftTimeLimitExceeded:
-                continue  # it comes once; the claim's grace is for what is left to do
-        raise ClaimExpiredError(
-            f"batch {self._id} of {claimant.watcher}: its claim of "
-            f"{claimant.operation_time} s (and grace) had ended before it was settled; "
-            "its operations were given to others. Raise max_operation_time, or do less a batch"
-        )
+                try:
+                    recorded = act()
+                except StoreUnavailableError:
+                    if patience.over():
+                        raise
+                    continue
+            except SoftTimeLimitExceeded as exc:
+                interrupted = exc
+                continue
+            if recorded:
+                return interrupted
+            raise ClaimExpiredError(
+                f"batch {self._id} of {claimant.watcher}: its claim of "
+                f"{claimant.operation_time} s (and grace) had ended before it was settled; "
+                "its operations were given to others. Raise max_operation_time, or do less a batch"
+            )
 
 
-def _settlement(outcomes: Sequence[Outcome], reason: str, registered: Sequence[str]) -> Settlement:
+def _settlement(
+    outcomes: Sequence[Outcome], reason: str, registered: Sequence[bytes]
+) -> Settlement:
     kinds = "".join([one.kind for one in outcomes])
     return Settlement(
         outcomes=kinds[:1] if kinds == kinds[:1] * len(kinds) else kinds,

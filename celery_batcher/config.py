@@ -41,6 +41,12 @@ def seconds(value: Any) -> float:
     return float(value)
 
 
+def delay(value: Any) -> float:
+    """Seconds from zero, from a number or a timedelta."""
+    zero = not isinstance(value, bool) and value in {0, timedelta(0)}
+    return 0.0 if zero else seconds(value)
+
+
 def grace(value: Any) -> float:
     """Seconds, at least 0.002: a handler never starts in the instant of its claim."""
     if (checked := seconds(value)) < MIN_GRACE:

@@ -154,16 +154,18 @@ class Flusher:
     def upkeep(self, limits: Limits) -> None:
         """Take back what is late, recall what nobody claims, publish what is due."""
         reason = "the handler did not settle before its deadline"
-        for late in self._store.expire(self.token, limits, reason, _MOST):
-            logger.warning(
-                "took back %d operations of %s: %s", late.operations, late.watcher, reason
-            )
-        for recalled in self._store.probe(self.token, _UNCLAIMED_MS, _MOST):
-            logger.warning(
-                "recalled %d operations of %s: no worker claims them",
-                recalled.operations,
-                recalled.watcher,
-            )
+        while expired := self._store.expire(self.token, limits, reason, _MOST):
+            for late in expired:
+                logger.warning(
+                    "took back %d operations of %s: %s", late.operations, late.watcher, reason
+                )
+        while recalled := self._store.probe(self.token, _UNCLAIMED_MS, _MOST):
+            for one in recalled:
+                logger.warning(
+                    "recalled %d operations of %s: no worker claims them",
+                    one.operations,
+                    one.watcher,
+                )
         offers = self._store.offer(self.token, _MOST)
         published = self._publish(offers) if offers else []
         if published:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,14 +24,26 @@ class Outcome:
 
 
 DONE, BACK = Outcome("d"), Outcome("g")
+_MAX_REASON = 8000
 _WORDS = {"d": "done", "r": "to be tried again", "x": "dead"}
+
+
+def reason_of(text: object) -> str:
+    """A reason as it is kept: text that every store can keep, its beginning and its end."""
+    clean = str(text).encode(errors="backslashreplace").decode()
+    if len(clean) <= _MAX_REASON:
+        return clean
+    half = _MAX_REASON // 2
+    return f"{clean[:half]}\n[{len(clean) - 2 * half} characters left out]\n{clean[-half:]}"
 
 
 class Decisions:
     """What a handler has decided so far, by the position of the operation in its batch."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
-        self._positions = {operation.id: at for at, operation in enumerate(operations)}
+        self._operations = operations  # keeps them, so that no other object has their identity
+        self._by_identity = {id(operation): at for at, operation in enumerate(operations)}
+        self._by_id = {operation.id: at for at, operation in enumerate(operations)}
         self._committed: dict[int, Outcome] = {}
         self.pending: dict[int, Outcome] = {}
 
@@ -41,7 +53,7 @@ class Decisions:
         Raises:
             OutcomeError: the operation is not of this batch, or its outcome is committed.
         """
-        position = self._positions.get(operation.id)
+        position = self._by_identity.get(id(operation), self._by_id.get(operation.id))
         if position is None:
             raise OutcomeError(f"operation {operation.id} is not of this batch")
         if position in self._committed:
@@ -49,10 +61,11 @@ class Decisions:
             raise OutcomeError(f"operation {operation.id} was committed as {word}")
         self.pending[position] = outcome
 
-    def committed(self) -> None:
-        """Everything decided so far is recorded."""
-        self._committed |= self.pending
-        self.pending.clear()
+    def committed(self, outcomes: Mapping[int, Outcome]) -> None:
+        """These are recorded."""
+        self._committed |= outcomes
+        for position in outcomes:
+            self.pending.pop(position, None)
 
 
 @dataclass(frozen=True, slots=True)

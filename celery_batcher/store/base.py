@@ -157,7 +157,7 @@ class Settlement:
     reason: str = ""
     reasons: Mapping[int, str] = field(default_factory=dict)
     delays: Mapping[int, int] = field(default_factory=dict)
-    forget: Sequence[str] = ()
+    forget: Sequence[bytes | str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,10 +330,13 @@ class Store(Protocol):
         """Record the outcomes of all that is still in the batch; False: the claim had ended."""
 
     def expire(self, token: str, limits: Limits, reason: str, most: int) -> list[TakenBack]:
-        """Take back batches whose deadline has passed; the attempt counts."""
+        """Take back batches whose deadline has passed, some at a time; the attempt counts."""
 
     def probe(self, token: str, ms: int, most: int) -> list[TakenBack]:
-        """Recall batches of watchers that claimed nothing for ``ms``, and put these on probe."""
+        """Recall batches of watchers that claimed nothing for ``ms``, some at a time.
+
+        Their watchers are on probe from then on.
+        """
 
     # Operators
 

@@ -40,7 +40,7 @@ from .base import (
 
 MAX_BYTES = 1024 * 1024
 TURN = 10
-BROUGHT_BACK = 100
+BROUGHT_BACK, TAKEN_BACK = 100, 1000
 REPUBLISH_MS, REPUBLISH_MOST_MS = 5_000, 300_000
 
 
@@ -323,13 +323,7 @@ class MemoryStore:
                 if one.id in state.noted or repeated:
                     continue
                 state.noted[one.id] = now
-                watcher, fault = one.watcher, one.fault
-                entries: list[wire.Entry] = []
-                if not fault:
-                    try:
-                        entries = wire.decode_entries(one.entries)
-                    except wire.MalformedError as exc:
-                        fault = str(exc)
+                watcher, (entries, fault) = one.watcher, self._entries_of(one)
                 if fault:
                     state.aside.append(SetAside(now, watcher, fault, one.entries))
                     aside += 1
@@ -347,6 +341,20 @@ class MemoryStore:
                 self._discharge(one.id)
                 self._reindex(watcher)
             return Staged(staged, duplicates, aside)
+
+    def _entries_of(self, one: Arrival) -> tuple[list[wire.Entry], str]:
+        """The entries of a message, or none and why it is set aside."""
+        if one.fault:
+            return [], one.fault
+        try:
+            cost = sum(piece.cost for piece in wire.split_pieces(one.entries))
+        except wire.MalformedError as exc:
+            return [], str(exc)
+        known = self._state.admitted.get(one.id)
+        others = self.counts().unsettled_cost - (known[0].cost if known else 0)
+        if others + cost > MAX_COST:
+            return [], "impossible cost"
+        return wire.decode_entries(one.entries), ""
 
     def forget(self, ids: Sequence[str]) -> int:
         with self._act() as (state, _, now):
@@ -783,8 +791,13 @@ class MemoryStore:
                 return []
             claimed = [batch for batch in state.batches.values() if batch.nonce is not None]
             late = sorted((one.deadline, one.id) for one in claimed if one.deadline <= now)[:most]
-            state.expired += len(late)
-            return self._take_back([id for _, id in late], Settlement("r", reason), now)
+            taken: list[TakenBack] = []
+            for _, id in late:
+                if sum(one.operations for one in taken) >= TAKEN_BACK:
+                    break
+                taken += self._take_back([id], Settlement("r", reason), now)
+            state.expired += len(taken)
+            return taken
 
     def _take_back(self, ids: Sequence[str], settlement: Settlement, now: int) -> list[TakenBack]:
         batches = [self._state.batches[id] for id in ids]
@@ -802,6 +815,8 @@ class MemoryStore:
             old = sorted((one.released, one.id) for one in unclaimed if one.released <= now - ms)
             recalled: list[TakenBack] = []
             for _, id in old[:most]:
+                if sum(one.operations for one in recalled) >= TAKEN_BACK:
+                    break
                 batch = state.batches[id]
                 watcher = self._watcher(batch.watcher)
                 if paused or (watcher.claimed == 0 and not batch.probe):

@@ -252,6 +252,8 @@ def split_pieces(data: bytes) -> list[Piece]:
         offset += size
     if not pieces:
         raise MalformedError("no entry")
+    if sum(piece.cost for piece in pieces) > MAX_COST:
+        raise MalformedError("impossible cost")
     return pieces
 
 
@@ -269,12 +271,13 @@ def with_attempt(entry: bytes, attempt: int) -> bytes:
 class Opened:
     """The operations of a claimed batch.
 
-    ``outcomes`` has an "x" for each entry whose payload could not be read and a "d" for each of
-    the others, which are ``operations``; ``reason`` is that of the last unreadable one.
+    ``registered`` has the ids of registered ones, by position. ``outcomes`` has an "x" for each
+    entry whose payload could not be read and a "d" for each of the others, which are
+    ``operations``; ``reason`` is that of the last unreadable one.
     """
 
     operations: tuple[Operation, ...]
-    registered: list[str]
+    registered: dict[int, bytes]
     outcomes: str
     reason: str
 
@@ -282,7 +285,7 @@ class Opened:
 def open_blocks(data: bytes, watcher: str, accept: frozenset[str]) -> Opened:
     """The operations of blocks laid end to end, as the store returns them."""
     operations: list[Operation] = []
-    registered: list[str] = []
+    registered: dict[int, bytes] = {}
     outcomes: list[str] = []
     unpack, header, make = _HEADER.unpack_from, _HEADER.size, tuple.__new__
     json_accepted = "application/json" in accept
@@ -294,7 +297,8 @@ def open_blocks(data: bytes, watcher: str, accept: frozenset[str]) -> Opened:
         length, _, flags, priority, name, attempt, cost, _, id_, key_ = unpack(data, offset)
         at = offset + header
         serializer = data[at : (at := at + name)]
-        id = data[at : (at := at + id_)].decode(errors="backslashreplace")
+        raw_id = data[at : (at := at + id_)]
+        id = raw_id.decode(errors="backslashreplace")
         key = data[at : (at := at + key_)].decode(errors="backslashreplace") if key_ else ""
         offset += _LENGTH + length
         try:
@@ -303,7 +307,7 @@ def open_blocks(data: bytes, watcher: str, accept: frozenset[str]) -> Opened:
             else:
                 payload = decode_payload(_text(serializer), data[at:offset], accept)
         except Exception as exc:  # noqa: BLE001 - a serializer may raise anything
-            reason = f"payload of {id} cannot be read: {exc!r}"
+            reason = f"payload of {id} cannot be read: {type(exc).__name__}: {exc}"
             outcomes.append("x")
             continue
         outcomes.append("d")
@@ -323,5 +327,5 @@ def open_blocks(data: bytes, watcher: str, accept: frozenset[str]) -> Opened:
             )
         )
         if flags & REGISTERED:
-            registered.append(id)
+            registered[len(operations) - 1] = raw_id
     return Opened(tuple(operations), registered, "".join(outcomes), reason)

@@ -20,6 +20,7 @@ from .payloads import load_json
 RETURN_TASK = "celery_batcher.return_to_lane"
 MAX_OPERATIONS = 1000
 """Operations of the largest message, and of the largest batch."""
+_DIGITS = len(str(MAX_OPERATIONS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,7 @@ class Envelope:
             and tag.isalnum()
             and len(id) <= MAX_ID
             and operations.isdigit()
+            and len(operations) <= _DIGITS
             and 0 < (n := int(operations)) <= MAX_OPERATIONS
         ):
             try:
@@ -168,7 +170,7 @@ def decode_envelope(raw: bytes) -> Message:
         if envelope["properties"].get("body_encoding") == "base64":
             body = b64decode(body)
     except Exception as exc:  # Kombu's hooks may raise anything
-        raise MalformedError(f"unreadable envelope: {exc!r}") from exc
+        raise MalformedError(f"unreadable envelope: {type(exc).__name__}: {exc}") from exc
     if not isinstance(headers, dict):
         raise MalformedError("unreadable headers")
     return decode_message(headers, body)

@@ -13,9 +13,10 @@ from kombu import Connection, Producer
 from redis import Redis
 
 from builders import op
-from celery_batcher import Batcher, wire
+from celery_batcher import Batcher, BrokerUnavailableError, wire
 from celery_batcher.connections import Connections, connections, memory_lanes
 from celery_batcher.intakes.base import Intake, Leased, lane_name
+from celery_batcher.intakes.redis import RedisIntake
 from celery_batcher.operation import new_id
 from celery_batcher.publishers.base import Outgoing
 from celery_batcher.store.base import Admission, Arrival, Released, Staged
@@ -263,6 +264,27 @@ def test_leases_of_several_lanes_go_back_each_to_its_own(lanes: Lanes) -> None:
     assert lanes.waiting() == 9
     rows = {row.name: row.waiting for row in lanes.linked.store.counts().watchers}
     assert rows == {WATCHER: 3, "mails": 3, "reads": 3}
+
+
+def test_a_lane_that_is_no_list_takes_nothing_of_the_others_with_it(lanes: Lanes) -> None:
+    first = lanes.turn()
+    if not isinstance(first.intake, RedisIntake):
+        pytest.skip("only on Redis can a lane be something else")
+    database = first.intake._database
+    for number in range(3):
+        lanes.publish(f"{WATCHER}{number}")
+    lane = lane_name(first.intake._batcher, "wrong")
+    database.client.set(database.list_of(lane), "no list")
+    try:
+        taken = first.intake.take(first.token, [WATCHER, "wrong"])
+        assert [one.arrival.id for one in taken.leased] == [f"{WATCHER}{at}" for at in range(3)]
+        with pytest.raises(BrokerUnavailableError, match="WRONGTYPE"):
+            first.intake.take(first.token, ["wrong"])
+        first.die()
+        second = lanes.turn()
+        eventually(lambda: len(second.take()) == 3)
+    finally:
+        database.client.delete(database.list_of(lane))
 
 
 def test_a_turn_that_ends_in_order_gives_back_what_it_did_not_stage(lanes: Lanes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -418,3 +419,27 @@ def test_names_may_contain_what_keys_of_the_store_contain(bench: Bench) -> None:
     bench.put(op("a:b", key="k:1:{x}"), op("c", key="k"), op("é", key="ü:\n"))
 
     assert sorted(id for batch in bench.drain() for id in batch) == ["a:b", "c", "é"]
+
+
+@pytest.mark.parametrize("number", [2, 20])
+def test_a_message_whose_costs_no_counter_can_hold_is_set_aside(bench: Bench, number: int) -> None:
+    bench.begin()
+    entries = b"".join(op(f"o{at}", cost=2**53 - 1) for at in range(number))
+    before = bench.store.counts()
+
+    staged = bench.store.stage(bench.token, [Arrival("m", "w", entries)], "")
+
+    assert (staged.operations, staged.set_aside) == (0, 1)
+    assert [one.reason for one in bench.store.set_asides(9)] == ["impossible cost"]
+    assert bench.store.counts() == replace(before, set_aside=1)
+
+
+def test_messages_that_are_not_in_the_books_cannot_pass_the_sum_of_all_costs(bench: Bench) -> None:
+    bench.begin()
+    dear = [Arrival(f"m{at}", "w", op(f"o{at}", cost=2**52)) for at in range(3)]
+    bench.store.admit([Admission("m0", "w", 1, 2**52)], 9)
+
+    staged = bench.store.stage(bench.token, dear, "")
+
+    assert (staged.operations, staged.set_aside) == (1, 2)
+    assert bench.store.counts().unsettled_cost == 2**52

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from builders import START_MS, Bench, ids, op, read, read_entries
@@ -424,3 +426,24 @@ def test_set_asides_and_dead_are_the_oldest_first_and_as_many_as_asked(bench: Be
     assert len(bench.store.set_asides(2)) == 2
     assert [read_entries(one.entry)[0].id for one in bench.store.dead("w", 2)] == ["a", "b"]
     assert bench.store.dead("unknown", 5) == []
+
+
+@pytest.mark.parametrize("act", ["expire", "probe"])
+def test_a_call_takes_back_a_thousand_operations_and_leaves_the_rest_to_the_next(
+    bench: Bench, act: str
+) -> None:
+    bench.begin(WatcherOptions("w", max_batch_size=400, max_attempts=0))
+    for at in range(5):
+        bench.put(*(op(f"o{at}-{n}") for n in range(400)))
+    for batch in [bench.released() for _ in range(5)]:
+        if act == "expire":
+            bench.claim(batch, ms=500)
+    take_back: Any = {
+        "expire": lambda: bench.store.expire(bench.token, bench.limits, "late", 256),
+        "probe": lambda: bench.store.probe(bench.token, 500, 256),
+    }[act]
+    bench.store.expire(bench.token, bench.limits, "late", 256)
+    bench.clock.advance(1)
+
+    assert [sum(one.operations for one in take_back()) for _ in range(3)] == [1200, 800, 0]
+    assert bench.store.counts().waiting == 2000

@@ -9,6 +9,7 @@ from builders import Bench, look_at, op
 from celery_batcher.errors import StoreUnavailableError
 from celery_batcher.store.base import Arrival, Refused, Released, WatcherOptions
 from celery_batcher.store.redis import RedisStore
+from celery_batcher.wire import open_blocks
 
 
 @pytest.fixture
@@ -125,3 +126,13 @@ def test_leased_messages_are_staged_from_the_oldest_on_or_not_at_all(
         bench.store.stage(bench.token, arrivals, leases)
 
     assert bench.snapshot() == before
+
+
+def test_an_id_that_is_no_text_is_free_again_once_it_is_done(bench: Bench) -> None:
+    strange = op("a?b", registered=True).replace(b"a?b", b"a\xffb")
+    bench.put(strange)
+    batch = bench.released()
+    opened = open_blocks(bench.claim(batch).blocks, "w", frozenset(["application/json"]))
+    bench.settle(batch, forget=list(opened.registered.values()))
+
+    assert bench.put(strange).duplicates == 0

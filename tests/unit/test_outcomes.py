@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,11 +16,13 @@ from builders import Bench, MicroClock, memory_bench, op
 from celery_batcher import (
     Batch,
     ClaimExpiredError,
+    ConfigurationError,
     OutcomeError,
     StoreUnavailableError,
     Throttled,
 )
 from celery_batcher.claim import Claimant
+from celery_batcher.enqueuing import Patience
 from celery_batcher.events import Listeners
 from celery_batcher.outcomes import RetryPolicy
 from celery_batcher.store.base import Released, Settlement, WatcherOptions
@@ -345,33 +348,163 @@ def test_a_commit_after_the_claim_is_refused(bench: Bench, worker: Claimant) -> 
 
 
 class LostAnswers:
-    """A store whose commits take effect and are never answered."""
+    """A store whose commits take effect, and are answered when a test says so."""
 
     def __init__(self, store: Any) -> None:
         self._store = store
+        self.answers = False
 
     def __getattr__(self, act: str) -> Any:
         return getattr(self._store, act)
 
     def commit(self, id: str, nonce: str, number: int, settlement: Settlement) -> bool:
-        self._store.commit(id, nonce, number, settlement)
-        raise StoreUnavailableError("the answer was lost")
+        recorded: bool = self._store.commit(id, nonce, number, settlement)
+        if not self.answers:
+            raise StoreUnavailableError("the answer was lost")
+        return recorded
 
 
-def test_outcomes_are_not_mixed_up_after_a_commit_whose_answer_was_lost(
+def test_a_commit_whose_answer_was_lost_is_sent_again_before_all_else(
+    bench: Bench, worker: Claimant
+) -> None:
+    store: Any = LostAnswers(bench.store)
+
+    def handle(batch: Batch) -> None:
+        batch.fail(batch[0], "bad")
+        with pytest.raises(StoreUnavailableError):
+            batch.commit()
+        store.answers = True
+        batch.retry(batch[1], after=50)
+        batch.retry(batch[2], after=timedelta(seconds=1))
+
+    batch = put(bench, "a", "b", "c")
+
+    answer = replace(worker, store=store, handler=handle, operation_time=1.0).run(batch.id)
+
+    assert answer == {"done": 0, "retried": 2, "failed": 1, "cost": 3}
+    assert state(bench) == {"delayed": 2, "dead": 1}
+    bench.clock.advance(1)
+    assert bench.drain() == [["c"]]
+
+
+# What goes wrong in handlers
+
+
+@pytest.mark.parametrize("reason", [None, 7, ValueError("no"), "\udcff", "x" * 100_000])
+def test_any_reason_is_kept_as_text_that_is_not_too_long(
+    bench: Bench, worker: Claimant, reason: Any
+) -> None:
+    def handle(batch: Batch) -> None:
+        batch.fail(batch[0], reason)
+
+    replace(worker, handler=handle).run(put(bench, "a", "b").id)
+
+    assert state(bench) == {"done": 1, "dead": 1}
+    (kept,) = reasons(bench)
+    assert kept.encode()
+    assert len(kept) < 9000
+
+
+def test_an_error_whose_text_cannot_be_encoded_is_kept_all_the_same(
     bench: Bench, worker: Claimant
 ) -> None:
     def handle(batch: Batch) -> None:
-        batch.fail(batch[0], reason="bad")
-        batch.commit()
+        raise ValueError("\udcff" * 100_000)
 
-    batch = put(bench, "a", "b", "c")
-    store: Any = LostAnswers(bench.store)
+    batch = put(bench, "a", attempt=3)
 
-    with pytest.raises(ClaimExpiredError):
-        replace(worker, store=store, handler=handle, operation_time=1.0).run(batch.id)
+    with pytest.raises(ValueError, match="\udcff"):
+        replace(worker, handler=handle).run(batch.id)
 
-    assert state(bench) == {"running": 2, "dead": 1}, "they come again when the claim ends"
+    (kept,) = reasons(bench)
+    assert "ValueError" in kept
+    assert len(kept) < 9000
+
+
+@pytest.mark.parametrize("after", [-1, True, "1", float("nan"), float("inf")])
+def test_a_wrong_delay_is_refused(bench: Bench, worker: Claimant, after: Any) -> None:
+    with pytest.raises(ConfigurationError, match="after="):
+        replace(worker, handler=lambda b: b.retry(b[0], after=after)).run(put(bench, "a").id)
+
+    assert state(bench) == {"waiting": 1}
+
+
+def test_no_delay_is_at_once(bench: Bench, worker: Claimant) -> None:
+    policy = RetryPolicy(retry_backoff=60, retry_jitter=False)
+    handler: Handler = lambda b: b.retry(b[0], after=0)  # noqa: E731
+
+    replace(worker, policy=policy, handler=handler).run(put(bench, "a").id)
+
+    assert state(bench) == {"waiting": 1}
+
+
+class Interrupting:
+    """A store in whose commits and settlements the soft time limit comes, once."""
+
+    def __init__(self, store: Any, act: str, *, away: bool) -> None:
+        self._store, self._act, self._away, self._left = store, act, away, 1
+
+    def __getattr__(self, act: str) -> Any:
+        real = getattr(self._store, act)
+
+        def call(*args: Any) -> Any:
+            if act == self._act and self._left:
+                self._left -= 1
+                if self._away:
+                    raise StoreUnavailableError("away")
+                raise SoftTimeLimitExceeded
+            return real(*args)
+
+        return call
+
+
+def test_a_soft_limit_during_a_commit_is_raised_once_it_is_recorded(
+    bench: Bench, worker: Claimant
+) -> None:
+    went_on: list[str] = []
+
+    def handle(batch: Batch) -> None:
+        for one in batch:
+            batch.done(one)
+            batch.commit()
+            went_on.append(one.id)
+
+    batch = put(bench, "a", "b")
+    store: Any = Interrupting(bench.store, "commit", away=False)
+
+    with pytest.raises(SoftTimeLimitExceeded):
+        replace(worker, store=store, handler=handle).run(batch.id)
+
+    assert went_on == []
+    assert state(bench) == {"waiting": 1, "done": 1}
+
+
+def test_a_soft_limit_while_a_settlement_waits_for_the_store_does_not_lose_it(
+    bench: Bench, worker: Claimant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = [SoftTimeLimitExceeded()]
+
+    def over(patience: Patience) -> bool:
+        if limits:
+            raise limits.pop()
+        return False
+
+    monkeypatch.setattr(Patience, "over", over)
+    store: Any = Interrupting(bench.store, "settle", away=True)
+
+    replace(worker, store=store).run(put(bench, "a").id)
+
+    assert state(bench) == {"done": 1}
+
+
+def test_operations_of_one_id_are_told_apart(bench: Bench, worker: Claimant) -> None:
+    def handle(batch: Batch) -> None:
+        batch.fail(batch[0], "bad")
+        batch.done(batch[1])
+
+    replace(worker, handler=handle).run(put(bench, "same", "same").id)
+
+    assert state(bench) == {"done": 1, "dead": 1}
 
 
 def test_a_batch_of_ones_own_can_be_decided_in_tests() -> None:

@@ -246,7 +246,7 @@ def test_a_claimed_batch_is_opened_in_order_with_every_attribute() -> None:
         "normal",
         True,
     )
-    assert (opened.outcomes, opened.registered, opened.reason) == ("dd", ["a"], "")
+    assert (opened.outcomes, opened.registered, opened.reason) == ("dd", {0: b"a"}, "")
 
 
 def test_an_unreadable_payload_does_not_fail_its_neighbours() -> None:
@@ -416,6 +416,21 @@ def test_a_message_that_kombu_laid_out_anew_is_read_too() -> None:
     raw = json.dumps(json.loads(LANE.write("m", 2, TWO)), indent=1).encode()
 
     assert LANE.read(raw) == wire.Message("m", "b", "w", TWO, 2)
+
+
+@pytest.mark.parametrize("operations", [b"0", b"1001", b"9" * 5000])
+def test_an_impossible_number_of_operations_is_malformed(operations: bytes) -> None:
+    raw = LANE.write("m", 7, TWO).replace(b'"n": 7', b'"n": ' + operations)
+
+    with pytest.raises(wire.MalformedError):
+        LANE.read(raw)
+
+
+def test_a_payload_is_not_part_of_the_reason_why_it_cannot_be_read() -> None:
+    opened = wire.open_blocks(stored(op("a", payload=b"secret \xff" * 50)), "w", JSON)
+
+    assert "UnicodeDecodeError" in opened.reason
+    assert "secret" not in opened.reason
 
 
 @settings(max_examples=200)

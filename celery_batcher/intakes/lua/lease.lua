@@ -31,13 +31,16 @@ if known == ARGV[2] then
   return { table.concat(rows, ' '), table.concat(messages), '' }
 end
 if head > last then sources = '' end
-local most, bytes, number = tonumber(ARGV[3]), tonumber(ARGV[4]), last
+local most, bytes, number, failed = tonumber(ARGV[3]), tonumber(ARGV[4]), last, nil
 for i = lanes_from, #KEYS do
   local source = KEYS[i]
   repeat
     if number - last >= most or bytes <= 0 then break end
-    local message = call('LMOVE', KEYS[i], list, 'RIGHT', 'RIGHT')
-    if message then
+    local message = redis.pcall('LMOVE', KEYS[i], list, 'RIGHT', 'RIGHT')
+    if type(message) == 'table' then -- no list: what was moved before must be noted all the same
+      failed = message
+      break
+    elseif message then
       number, bytes = number + 1, bytes - #message
       if source then sources, source = sources .. number .. ' ' .. source .. '\n', nil end
       answer(number, message, lane_of(i))
@@ -50,5 +53,7 @@ if number > last then
   call('HSET', leases, 'call', ARGV[2], 'sources', sources, 'head', head, 'first', last + 1,
     'last', number)
   call('SADD', KEYS[3], leases)
+elseif failed then
+  return failed
 end
 return { table.concat(rows, ' '), table.concat(messages), table.concat(empty, ' ') }

@@ -5,15 +5,12 @@
 -- that did not fit. O(messages)
 -- @include header index
 local buffered = num(META, 'admitted') + num(META, 'waiting') + num(META, 'delayed')
-local room, headroom = tonumber(ARGV[3]) - buffered, 2 ^ 53 - 1
-for _, state in ipairs({ 'admitted', 'waiting', 'delayed', 'open', 'running' }) do
-  headroom = headroom - num(META, state .. '_cost')
-end
+local room, most = tonumber(ARGV[3]) - buffered, headroom()
 local admitted, operations, total, too_dear, lanes = 0, 0, 0, 0, {}
 for _, message in ipairs(cjson.decode(ARGV[4])) do
   local id, w, n, cost = unpack(message)
   if call('HEXISTS', ADMITTED, id) == 0 then
-    if total + cost > headroom then too_dear = 1 break end
+    if total + cost > most then too_dear = 1 break end
     if operations + n > room then break end
     call('HSET', ADMITTED, id, text(n) .. ':' .. text(cost) .. ':' .. text(now) .. ':' .. w)
     lanes[w] = (lanes[w] or 0) + 1

@@ -11,11 +11,13 @@ if seen > 0 and now - seen > tonumber(ARGV[7]) then
 end
 call('HSET', META, 'expire_ms', now)
 if num(META, 'spare_until') > now then return {} end
-local expired = {}
+local expired, operations = {}, 0
 for _, id in ipairs(call('ZRANGEBYSCORE', CLAIMED, '-inf', now, 'LIMIT', 0, ARGV[6])) do
   local b = read_batch(id)
   close_batch(id, b, 'r', ARGV[5])
   expired[#expired + 1] = { id, b.watcher, tonumber(b.n) }
+  operations = operations + b.n
+  if operations >= TAKEN_BACK then break end
 end
 add(META, 'expired', #expired)
 return expired

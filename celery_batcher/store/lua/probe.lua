@@ -4,7 +4,7 @@
 -- Returns per recalled batch {id, watcher, operations}. O(operations of the batches)
 -- @include header gate blocks index returning dead putback
 if call('HGET', META, 'turn') ~= ARGV[3] then return {} end
-local recalled, paused = {}, gate() == 'paused'
+local recalled, operations, paused = {}, 0, gate() == 'paused'
 for _, id in ipairs(call('ZRANGEBYSCORE', OPEN, '-inf', now - ARGV[4], 'LIMIT', 0, ARGV[5])) do
   local b = read_batch(id)
   local silent = num(watcher_key(b.watcher), 'cn') == 0 and b.probe ~= '1'
@@ -12,6 +12,8 @@ for _, id in ipairs(call('ZRANGEBYSCORE', OPEN, '-inf', now - ARGV[4], 'LIMIT', 
     if not paused then call('HSET', watcher_key(b.watcher), 'probe', 1) end
     close_batch(id, b, 'g', '')
     recalled[#recalled + 1] = { id, b.watcher, tonumber(b.n) }
+    operations = operations + b.n
+    if operations >= TAKEN_BACK then break end
   end
 end
 return recalled

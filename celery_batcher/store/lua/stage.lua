@@ -9,6 +9,7 @@
 -- @include header blocks index admission staging
 if call('HGET', META, 'turn') ~= ARGV[3] then return { -1, 0, 0 } end
 local data, most, most_bytes = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
+local room = headroom()
 local any_repeated, dropped, aside = call('ZCARD', REPEATED) > 0, 0, 0
 local messages = cjson.decode(ARGV[4])
 local head, first, last = math.huge, tonumber(messages[1][3]), tonumber(messages[#messages][3])
@@ -43,14 +44,17 @@ for _, message in ipairs(messages) do
   local id, w, number, size, reason, pieces = unpack(message)
   if first_time(id, tonumber(number)) then
     begin(w)
+    local cost = -discharge(id)
+    for _, piece in ipairs(pieces) do cost = cost + piece[3] end
+    if cost > room then reason = 'impossible cost' end
     if reason == '' then
+      room = room - cost
       stage(w, pieces, at)
     else
       call('RPUSH', ASIDE, struct.pack('>I8I4I4', now, #w, #reason) .. w .. reason
         .. string.sub(data, at, at + size - 1))
       aside = aside + 1
     end
-    discharge(id)
   end
   at = at + size
 end

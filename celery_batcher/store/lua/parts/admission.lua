@@ -2,13 +2,15 @@
 -- in `close_books`.
 local books = { n = 0, cost = 0, messages = {}, count = 0 }
 
+-- Returns the cost that was admitted.
 local function discharge(id)
   local record = call('HGET', ADMITTED, id)
-  if not record then return end
+  if not record then return 0 end
   local n, cost, w = string.match(record, '^(%d+):(%d+):%d+:(.*)$')
   call('HDEL', ADMITTED, id)
   books.n, books.cost, books.count = books.n + n, books.cost + cost, books.count + 1
   books.messages[w] = (books.messages[w] or 0) + 1
+  return tonumber(cost)
 end
 
 local function close_books()

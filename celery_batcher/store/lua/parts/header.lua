@@ -17,7 +17,7 @@ local function num(key, field)
 end
 
 local function add(key, field, n)
-  if n ~= 0 then call('HINCRBY', key, field, n) end
+  if n ~= 0 then call('HINCRBY', key, field, string.format('%.0f', n)) end
 end
 
 -- Whole milliseconds or exact doubles as text: `..` and tostring keep 14 digits only.

@@ -31,6 +31,15 @@ local function join(w, prio, key)
   call('ZADD', ring_key(w, prio), 'NX', num(watcher_key(w), 'v' .. prio), key)
 end
 
+-- What the sum of all costs may still grow by: below 2^53 a double is exact.
+local function headroom()
+  local left = 2 ^ 53 - 1
+  for _, state in ipairs({ 'admitted', 'waiting', 'delayed', 'open', 'running' }) do
+    left = left - num(META, state .. '_cost')
+  end
+  return left
+end
+
 -- Operations wait (again): counters of watcher and batcher.
 local function count_waiting(w, prio, n, cost)
   local W = watcher_key(w)

@@ -2,6 +2,8 @@
 -- d done, r again with one attempt more (or dead, when they are used up), g back to its place,
 -- x dead, - undecided. A single character stands for all.
 
+local TAKEN_BACK = 1000 -- operations that a script takes back before it leaves the rest to the next
+
 local function with_attempt(entry, attempt)
   return string.sub(entry, 1, 8) .. struct.pack('>H', math.min(attempt, 65535))
     .. string.sub(entry, 11)
