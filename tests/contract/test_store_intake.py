@@ -436,10 +436,11 @@ def test_a_message_whose_costs_no_counter_can_hold_is_set_aside(bench: Bench, nu
 
 def test_messages_that_are_not_in_the_books_cannot_pass_the_sum_of_all_costs(bench: Bench) -> None:
     bench.begin()
-    dear = [Arrival(f"m{at}", "w", op(f"o{at}", cost=2**52)) for at in range(3)]
+    costs = (2**52, 2**51, 2**51)
+    dear = [Arrival(f"m{at}", "w", op(f"o{at}", cost=cost)) for at, cost in enumerate(costs)]
     bench.store.admit([Admission("m0", "w", 1, 2**52)], 9)
 
     staged = bench.store.stage(bench.token, dear, "")
 
-    assert (staged.operations, staged.set_aside) == (1, 2)
-    assert bench.store.counts().unsettled_cost == 2**52
+    assert (staged.operations, staged.set_aside) == (2, 1)
+    assert bench.store.counts().unsettled_cost == 2**52 + 2**51

@@ -260,6 +260,14 @@ class Pair:
             self.commits[id] = number
             self.books.keep(id, settlement.outcomes)
 
+    def work(self, outcomes: str, delay: int, committed: str) -> None:
+        """The newest batch on its whole way, which chance seldom finds."""
+        self.release()
+        self.claim(-1, "n", 60_000)
+        if committed:
+            self.commit(-1, "n", 1, committed, delay)
+        self.settle(-1, "n", outcomes, delay)
+
     def expire(self, most: int) -> None:
         for late in self.both("expire", "turn", self.limits, "late", most):
             self.books.take_out(late.id, "r")
@@ -369,6 +377,7 @@ acts = st.one_of(
     act("claim", which, nonce, st.sampled_from([500, 60_000])),
     act("settle", which, nonce, all_decided, delay),
     act("commit", which, nonce, st.integers(1, 3), some_decided, delay),
+    act("work", all_decided, delay, st.sampled_from(["", "", "d-", "r-", "-xg"])),
     act("renew", which, nonce),
     act("advance", st.sampled_from([1, 7, 100, 500, 1009, 1010, 5000])),
     act("advance", st.sampled_from([1, 7, 100, 500, 1009, 1010, 5000])),
