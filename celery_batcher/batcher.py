@@ -201,7 +201,9 @@ class Batcher:
                 (1), ``batch_by_key`` (False), ``max_dead_letters`` (10,000: the oldest go); and as
                 for tasks of Celery ``retry_backoff`` (False), ``retry_backoff_max`` (600),
                 ``retry_jitter`` (True), ``autoretry_for`` (every ``Exception``),
-                ``dont_autoretry_for``: what neither retries is dead.
+                ``dont_autoretry_for``: what neither retries is dead; and ``bisect`` (True): a batch
+                of more than one that fails is tried again in halves, and no attempt counts until
+                an operation is alone.
 
         Raises:
             ConfigurationError: an option is unknown or wrong, or another function has the name.

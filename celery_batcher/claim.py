@@ -33,7 +33,14 @@ _LONGEST_THROTTLE = 60_000
 _JITTER = 0.5
 """Up to half of the time a resource is closed for is left out: fleets shall not ask in step."""
 _UNDECIDED = Outcome("-")
-_WORDS = {"d": "done", "r": "retried", "g": "given_back", "x": "failed"}
+_WORDS = {
+    "d": "done",
+    "r": "retried",
+    "a": "retried",
+    "h": "halved",
+    "g": "given_back",
+    "x": "failed",
+}
 _RENEWALS = 10
 """Times that a late handler's hold is renewed before its batch is given back."""
 
@@ -150,14 +157,23 @@ class _Claimed:
                 self.settle(BACK)
             return {"batch": "throttled", **self._summary()}
         except BaseException as exc:
-            error, reason = exc, reason_of(traceback.format_exc(limit=-20))
-            self.settle(lambda one: claimant.policy.after_error(error, one, reason), reason)
+            reason = reason_of(traceback.format_exc(limit=-20))
+            self.settle(claimant.policy.after_error(exc, self._undecided(), reason), reason)
+            if halved := self._became["h"]:
+                claimant.listeners.emit("bisect", halved, claimant.watcher, self._id)
             raise
         self.settle(DONE)
         return {"done": 0, **self._summary(), "cost": batch.cost}
 
     def _summary(self) -> dict[str, int]:
-        return {word: self._became[kind] for kind, word in _WORDS.items() if self._became[kind]}
+        summary: Counter[str] = Counter()
+        for kind, word in _WORDS.items():
+            summary[word] += self._became[kind]
+        return dict(+summary)
+
+    def _undecided(self) -> list[Operation]:
+        pending, operations = self.batch.decisions.pending, self._opened.operations
+        return [operations[at] for at in self._left if at is not None and at not in pending]
 
     def commit(self) -> None:
         """Record what is decided; the undecided stay in the batch.

@@ -154,6 +154,7 @@ WATCHER_OPTIONS: Mapping[str, Option] = {
     "retry_jitter": Option(True, flag, "True or False"),
     "autoretry_for": Option((Exception,), errors, "a tuple of exception classes"),
     "dont_autoretry_for": Option((), errors, "a tuple of exception classes"),
+    "bisect": Option(True, flag, "True or False"),
 }
 
 SETTINGS: Mapping[str, Any] = {

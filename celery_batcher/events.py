@@ -13,6 +13,7 @@ Listener = Callable[[str, int, str, Any], None]
 
 EVENTS = {
     "batch": "operations handed to a handler (only with emit_batch); metadata: the operations",
+    "bisect": "operations of a batch that failed and is tried again in halves; metadata: its id",
     "pause": "milliseconds of a pause that began (-1: until resumed)",
     "resume": "0; a pause was ended",
     "shutdown": "0; the batcher was stopped in this process",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +78,8 @@ class RetryPolicy:
         retry_jitter: whether the delay is drawn at random between 0 and that.
         autoretry_for: errors after which they are tried again.
         dont_autoretry_for: errors after which they are not: they are dead at once.
+        bisect: whether more than one of them are tried again in halves first, whatever the error:
+            it names no culprit before an operation is alone.
     """
 
     retry_backoff: int = 0
@@ -85,17 +87,27 @@ class RetryPolicy:
     retry_jitter: bool = True
     autoretry_for: tuple[type[BaseException], ...] = (Exception,)
     dont_autoretry_for: tuple[type[BaseException], ...] = ()
+    bisect: bool = True
 
     def retry(self, operation: Operation, reason: str, after: float | None = None) -> Outcome:
         """Another try, after so many seconds or by the backoff."""
-        seconds = self._backoff(operation.attempt) if after is None else after
-        return Outcome("r", reason, milliseconds(seconds) if seconds else 0)
+        delay_ms = self._delay_ms(operation) if after is None else milliseconds(after)
+        return Outcome("r", reason, delay_ms)
 
-    def after_error(self, error: BaseException, operation: Operation, reason: str) -> Outcome:
-        """What becomes of an operation whose handler raised without deciding about it."""
+    def after_error(
+        self, error: BaseException, undecided: Sequence[Operation], reason: str
+    ) -> Callable[[Operation], Outcome]:
+        """What becomes of each operation that a handler which raised had not decided about."""
+        if self.bisect and len(undecided) > 1:
+            halved = Outcome("h", reason, self._delay_ms(undecided[0]))
+            return lambda _: halved
         if self._is_final(error):
-            return Outcome("x", reason)
-        return self.retry(operation, reason)
+            return lambda _: Outcome("x", reason)
+        kind = "a" if self.bisect else "r"
+        return lambda one: Outcome(kind, reason, self._delay_ms(one))
+
+    def _delay_ms(self, operation: Operation) -> int:
+        return milliseconds(self._backoff(operation.attempt))
 
     def _is_final(self, error: BaseException) -> bool:
         if isinstance(error, SoftTimeLimitExceeded) or not isinstance(error, Exception):

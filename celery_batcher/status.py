@@ -46,6 +46,8 @@ class Status:
         running: in a batch that a worker has.
         oldest_age: seconds since the oldest of the watchers' next operations was enqueued.
         dead_dropped: dead letters that had to go because a watcher had too many.
+        expired_batches: batches whose worker did not settle before its deadline.
+        halved_batches: batches that failed and were tried again in halves.
         capacity, held: of the resource; None without one.
         set_aside: messages that could not be read; `set_aside_messages` has the oldest ten.
         last_flush: of this process only.
@@ -69,6 +71,7 @@ class Status:
     dead_cost: int
     dead_dropped: int
     expired_batches: int
+    halved_batches: int
     oldest_age: float | None
     capacity: int | None
     held: int | None
@@ -122,6 +125,7 @@ def status_of(
         dead_cost=counts.dead_cost,
         dead_dropped=counts.dropped,
         expired_batches=counts.expired_batches,
+        halved_batches=counts.halved_batches,
         oldest_age=max(ages, default=None),
         capacity=counts.capacity if limited else None,
         held=counts.held if limited else None,

@@ -89,6 +89,7 @@ class Watcher:
             weight=self.weight,
             batch_by_key=self.batch_by_key,
             max_dead=self.max_dead_letters,
+            bisect=self.retry_policy.bisect,
         )
 
     def operation(

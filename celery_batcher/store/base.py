@@ -25,6 +25,7 @@ class WatcherOptions:
     weight: int = 1
     batch_by_key: bool = False
     max_dead: int = 0
+    bisect: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +147,13 @@ class Settlement:
 
     Attributes:
         outcomes: a character for each, or one for all: ``d`` done, ``r`` again with one attempt
-            more, ``g`` back to its place, ``x`` dead, ``-`` undecided (in `Store.commit`).
+            more, ``a`` the same and alone in its batch from then on, ``h`` again in two halves
+            that meet no others, ``g`` back to its place, ``x`` dead, ``-`` undecided (in
+            `Store.commit`).
         reason: why; for those that have none of their own.
         reasons: by position, the reasons of single operations.
-        delays: by position, milliseconds after which an operation of outcome ``r`` waits again.
+        delays: by position, milliseconds after which an operation that is tried again waits.
+            Halves wait for the longest of theirs.
         forget: ids of the registered operations; needed only when all are done.
     """
 
@@ -207,6 +211,7 @@ class Counts:
     dead_cost: int = 0
     dropped: int = 0
     expired_batches: int = 0
+    halved_batches: int = 0
     set_aside: int = 0
     paused_ms: int = 0
     turn_ms: int = 0
@@ -330,7 +335,10 @@ class Store(Protocol):
         """Record the outcomes of all that is still in the batch; False: the claim had ended."""
 
     def expire(self, token: str, limits: Limits, reason: str, most: int) -> list[TakenBack]:
-        """Take back batches whose deadline has passed, some at a time; the attempt counts."""
+        """Take back batches whose deadline has passed, some at a time, as if they had failed.
+
+        A batch of more than one is halved where its watcher bisects; else the attempt counts.
+        """
 
     def probe(self, token: str, ms: int, most: int) -> list[TakenBack]:
         """Recall batches of watchers that claimed nothing for ``ms``, some at a time.

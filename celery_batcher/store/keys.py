@@ -27,7 +27,8 @@ B k:<watcher>:<prio>        zset   its keys by virtual time
 B q:<watcher>:<prio>:<key>  list   blocks in sequence
 B r:<watcher>:<prio>:<key>  zset   blocks that came back, by sequence
 B t:<watcher>:<prio>        hash   keys whose first block in q: is taken in part: how much of it
-B later                     zset   delayed operations by the time at which they wait again
+B s:<watcher>               zset   groups that stay together, by the sequence of their first
+B later                     zset   what is delayed, by the time at which it waits again
 B batch:<id>                hash   an open or claimed batch
 B blocks:<id>               list   its blocks
 B dead:<watcher>            zset   dead letters by number: number, time, reason, entry

@@ -13,7 +13,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import accumulate, islice
 
 from .. import wire
 from ..clock import Clock, SystemClock
@@ -55,11 +55,11 @@ class Waiting:
 
 @dataclass(slots=True)
 class Delayed:
-    """An operation that waits later."""
+    """Operations that wait later: one, or some that stay together."""
 
     due: int
     watcher: str
-    one: Waiting
+    ones: list[Waiting]
 
 
 @dataclass(slots=True)
@@ -100,6 +100,7 @@ class WatcherState:
         default_factory=lambda: tuple(FairRing() for _ in wire.PRIORITIES)
     )
     by_priority: list[int] = field(default_factory=lambda: [0] * len(wire.PRIORITIES))
+    together: list[list[Waiting]] = field(default_factory=list)
     dead: list[Dead] = field(default_factory=list)
 
 
@@ -177,6 +178,7 @@ class BatcherState:
     died: int = 0
     dropped: int = 0
     expired: int = 0
+    halved: int = 0
 
 
 class MemoryServer:
@@ -274,7 +276,7 @@ class MemoryStore:
         state = self._state
         admitted = sum(one.operations for one, _ in state.admitted.values())
         waiting = sum(watcher.waiting for watcher in state.watchers.values())
-        return admitted + waiting + len(state.later)
+        return admitted + waiting + sum(len(delayed.ones) for delayed in state.later)
 
     def repeat(self, id: str) -> bool:
         with self._act() as (state, _, now):
@@ -425,12 +427,12 @@ class MemoryStore:
                 self._lapse(now, self._longest_hold(limits))
             while top := state.ring.first():
                 name, tag = top
-                head = self._front(name)
+                head = self._next(name)
                 allowed: float | Refused | None = math.inf
                 if head is None:
                     allowed = None
                 elif limited:
-                    allowed = self._allow(head[2].entry.cost, name, limits, now)
+                    allowed = self._allow(head.entry.cost, name, limits, now)
                 if isinstance(allowed, Refused):
                     return allowed
                 if allowed is None:
@@ -445,7 +447,7 @@ class MemoryStore:
         due = [delayed for delayed in later if delayed.due <= now][:BROUGHT_BACK]
         del later[: len(due)]
         for delayed in due:
-            self._wait_again(delayed.watcher, delayed.one)
+            self._wait_again(delayed.watcher, delayed.ones)
         for name in {delayed.watcher for delayed in due}:
             self._reindex(name)
 
@@ -551,8 +553,16 @@ class MemoryStore:
                 return max(1, ends - now)
         return -1
 
+    def _next(self, name: str) -> Waiting | None:
+        """The operation that a watcher releases next."""
+        together = self._watcher(name).together
+        if together:
+            return together[0][0]
+        front = self._front(name)
+        return front and front[2]
+
     def _front(self, name: str) -> tuple[str, float, Waiting] | None:
-        """Key, its virtual time and the operation that a watcher releases next."""
+        """Key, its virtual time and the operation that a watcher's queues release next."""
         watcher = self._watcher(name)
         for priority, ring in enumerate(watcher.rings):
             while watcher.by_priority[priority] and (top := ring.first()):
@@ -588,6 +598,8 @@ class MemoryStore:
         """The operations of a batch, why it ends, and when its oldest turn was enqueued."""
         watcher = self._watcher(name)
         size = 1 if watcher.probe else watcher.options.max_batch_size
+        if watcher.together:
+            return self._cut_together(name, size, budget)
         mean = watcher.waiting_cost / max(1, watcher.waiting)
         batch: list[Waiting] = []
         stop, oldest = "", now
@@ -611,6 +623,17 @@ class MemoryStore:
             if watcher.options.batch_by_key:
                 stop = stop or "interval"
         return batch, "size" if len(batch) >= size else stop or "interval", oldest
+
+    def _cut_together(self, name: str, size: int, budget: float) -> tuple[list[Waiting], str, int]:
+        """A group makes a batch of its own; what does not fit waits for the next, together."""
+        watcher = self._watcher(name)
+        group = watcher.together.pop(0)
+        costs = accumulate(one.entry.cost for one in group)
+        taken = group[: min(size, sum(1 for cost in costs if cost <= budget))]
+        watcher.waiting -= len(group)
+        watcher.waiting_cost -= sum(one.entry.cost for one in group)
+        self._keep_together(name, group[len(taken) :])
+        return taken, "bisect", taken[0].entry.enqueued_ms
 
     # The ledger
 
@@ -741,30 +764,61 @@ class MemoryStore:
         if len(outcomes) == 1:
             outcomes *= len(batch.entries)
         undecided: list[Waiting] = []
+        backing: list[Waiting] = []
+        halving: list[Waiting] = []
+        pause = 0
         for position, (one, outcome) in enumerate(zip(batch.entries, outcomes, strict=True)):
+            delay = settlement.delays.get(position, 0)
             if outcome == "-":
                 undecided.append(one)
-                continue
-            reason = settlement.reasons.get(position, settlement.reason)
-            delay = settlement.delays.get(position, 0)
-            self._settle_one(batch.watcher, one, outcome, reason, delay, now)
+            elif outcome == "h":
+                halving.append(one)
+                pause = max(pause, delay)
+            elif outcome == "g" and batch.trigger == "bisect":
+                backing.append(one)
+            else:
+                reason = settlement.reasons.get(position, settlement.reason)
+                self._settle_one(batch.watcher, one, outcome, reason, delay, now)
+        if halving:
+            self._halve(batch.watcher, halving, pause, now)
+        self._keep_together(batch.watcher, backing)
         return undecided
+
+    def _halve(self, name: str, ones: list[Waiting], delay: int, now: int) -> None:
+        """The two halves of what failed together meet no others until they have not failed."""
+        middle = (len(ones) + 1) // 2
+        for half in (ones[:middle], ones[middle:]):
+            self._keep_together(name, half, delay, now)
+        self._state.halved += 1
+
+    def _keep_together(self, name: str, ones: list[Waiting], delay: int = 0, now: int = 0) -> None:
+        """Operations that may meet no others; a single one stays alone from now on."""
+        if len(ones) == 1:
+            ones = [_changed(ones[0], wire.with_alone(ones[0].data, True))]
+        if ones and delay > 0:
+            self._wait_later(name, ones, now + delay)
+        elif ones:
+            self._wait_again(name, ones)
+
+    def _wait_later(self, name: str, ones: list[Waiting], due: int) -> None:
+        insort(self._state.later, Delayed(due, name, ones), key=_due)
 
     def _settle_one(
         self, name: str, one: Waiting, outcome: str, reason: str, delay: int, now: int
     ) -> None:
         watcher, entry = self._watcher(name), one.entry
         tries = watcher.options.max_attempts
-        if outcome == "r" and tries and entry.attempt >= tries:
-            outcome = "x"
-        if outcome == "r":
+        again = outcome in "ra"
+        if again and tries and entry.attempt >= tries:
+            outcome, again = "x", False
+        if again:
             data = wire.with_attempt(one.data, min(entry.attempt + 1, 65535))
-            one = Waiting(one.sequence, data, wire.decode_entry(data)[0])
-            if delay > 0:
-                insort(self._state.later, Delayed(now + delay, name, one), key=_due)
-                return
-        if outcome in "rg":
-            self._wait_again(name, one)
+            one = _changed(one, wire.with_alone(data, True) if outcome == "a" else data)
+        if again and delay > 0:
+            self._wait_later(name, [one], now + delay)
+            return
+        if again or outcome == "g":
+            self._wait_again(name, [one])
             return
         self._state.ids.discard(entry.id)
         if outcome == "x":
@@ -776,9 +830,15 @@ class MemoryStore:
         else:
             self._state.done += 1
 
-    def _wait_again(self, name: str, one: Waiting) -> None:
-        self._queue(name, one.entry).returned[one.sequence] = one
-        self._count_waiting(name, one)
+    def _wait_again(self, name: str, ones: list[Waiting]) -> None:
+        if len(ones) == 1:
+            self._queue(name, ones[0].entry).returned[ones[0].sequence] = ones[0]
+            self._count_waiting(name, ones[0])
+            return
+        watcher = self._watcher(name)
+        insort(watcher.together, ones, key=lambda group: group[0].sequence)
+        watcher.waiting += len(ones)
+        watcher.waiting_cost += sum(one.entry.cost for one in ones)
 
     def expire(self, token: str, limits: Limits, reason: str, most: int) -> list[TakenBack]:
         with self._act() as (state, _, now):
@@ -795,9 +855,16 @@ class MemoryStore:
             for _, id in late:
                 if sum(one.operations for one in taken) >= TAKEN_BACK:
                     break
-                taken += self._take_back([id], Settlement("r", reason), now)
+                taken += self._take_back([id], Settlement(self._failed(id), reason), now)
             state.expired += len(taken)
             return taken
+
+    def _failed(self, id: str) -> str:
+        """What a batch becomes whose worker was lost: that names no culprit."""
+        batch = self._state.batches[id]
+        if not self._watcher(batch.watcher).options.bisect:
+            return "r"
+        return "h" if len(batch.entries) > 1 else "a"
 
     def _take_back(self, ids: Sequence[str], settlement: Settlement, now: int) -> list[TakenBack]:
         batches = [self._state.batches[id] for id in ids]
@@ -861,6 +928,7 @@ class MemoryStore:
             batches = state.batches.values()
             open = [batch for batch in batches if batch.nonce is None]
             running = [batch for batch in batches if batch.nonce is not None]
+            delayed = [one for delayed in state.later for one in delayed.ones]
             dead = [dead for one in state.watchers.values() for dead in one.dead]
             return Counts(
                 now_ms=now,
@@ -869,8 +937,8 @@ class MemoryStore:
                 admitted_messages=len(state.admitted),
                 waiting=sum(one.waiting for one in state.watchers.values()),
                 waiting_cost=sum(one.waiting_cost for one in state.watchers.values()),
-                delayed=len(state.later),
-                delayed_cost=sum(delayed.one.entry.cost for delayed in state.later),
+                delayed=len(delayed),
+                delayed_cost=sum(one.entry.cost for one in delayed),
                 open=sum(len(batch.entries) for batch in open),
                 open_cost=sum(batch.cost for batch in open),
                 open_batches=len(open),
@@ -882,6 +950,7 @@ class MemoryStore:
                 dead_cost=sum(wire.decode_entry(one.entry)[0].cost for one in dead),
                 dropped=state.dropped,
                 expired_batches=state.expired,
+                halved_batches=state.halved,
                 set_aside=len(state.aside),
                 paused_ms=-1 if state.paused_until == -1 else max(0, state.paused_until - now),
                 turn_ms=max(0, state.turn_until - now),
@@ -891,17 +960,17 @@ class MemoryStore:
             )
 
     def _row(self, name: str, now: int) -> WatcherCounts:
-        watcher, head = self._watcher(name), self._front(name)
+        watcher, head = self._watcher(name), self._next(name)
         return WatcherCounts(
             name=name,
             waiting=watcher.waiting,
             waiting_cost=watcher.waiting_cost,
-            delayed=sum(1 for delayed in self._state.later if delayed.watcher == name),
+            delayed=sum(len(one.ones) for one in self._state.later if one.watcher == name),
             open_batches=watcher.open,
             running_batches=watcher.claimed,
             dead=len(watcher.dead),
             on_probe=watcher.probe,
-            next_age_ms=max(0, now - head[2].entry.enqueued_ms) if head else None,
+            next_age_ms=max(0, now - head.entry.enqueued_ms) if head else None,
         )
 
     def set_asides(self, most: int) -> list[SetAside]:
@@ -916,7 +985,7 @@ class MemoryStore:
         with self._act() as (state, _, _now):
             redriven = []
             for letter in self._letters(watcher, numbers):
-                data = wire.with_attempt(letter.entry, 1)
+                data = wire.with_alone(wire.with_attempt(letter.entry, 1), False)
                 entry = wire.decode_entry(data)[0]
                 if entry.registered and entry.id in state.ids:
                     continue
@@ -957,7 +1026,12 @@ def _misses(batch: Batch, settlement: Settlement) -> bool:
 
 
 def _due(delayed: Delayed) -> tuple[int, int]:
-    return delayed.due, delayed.one.sequence
+    return delayed.due, delayed.ones[0].sequence
+
+
+def _changed(one: Waiting, data: bytes) -> Waiting:
+    """The same operation with other bytes."""
+    return Waiting(one.sequence, data, wire.decode_entry(data)[0])
 
 
 def _turn(
@@ -978,14 +1052,14 @@ def _turn(
             return taken, "capacity"
         if n and total_bytes + len(one.data) > MAX_BYTES:
             return taken, "size"
-        if n and not entry.batchable:
+        if n and entry.single:
             return taken, "interval"
         if most is not None and taken and weight + weigh(entry.cost) > most:
             return taken, ""
         taken.append(one)
         n, cost, total_bytes = n + 1, cost + entry.cost, total_bytes + len(one.data)
         weight += weigh(entry.cost)
-        if not entry.batchable:
+        if entry.single:
             return taken, "single"
     return taken, ""
 

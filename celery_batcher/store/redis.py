@@ -143,6 +143,7 @@ class RedisStore:
                 watcher.weight,
                 int(watcher.batch_by_key),
                 watcher.max_dead,
+                int(watcher.bisect),
             ]
         capacity = "" if limits.capacity is None else limits.capacity
         before = self._run("configure", capacity, limits.hold_ms, *rows)
@@ -342,6 +343,7 @@ def _counts(
         dead_cost=of("dead_cost"),
         dropped=of("dropped"),
         expired_batches=of("expired"),
+        halved_batches=of("halved"),
         set_aside=set_aside,
         paused_ms=-1 if paused == -1 else max(0, paused - now),
         turn_ms=max(0, of("turn_until") - now),

@@ -21,6 +21,7 @@ from .entries import (
     open_blocks,
     split_entries,
     split_pieces,
+    with_alone,
     with_attempt,
 )
 from .messages import (
@@ -70,5 +71,6 @@ __all__ = [
     "open_blocks",
     "split_entries",
     "split_pieces",
+    "with_alone",
     "with_attempt",
 ]

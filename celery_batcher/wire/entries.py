@@ -8,7 +8,8 @@ offset type    meaning
 ====== ======= ==================================================
 0      u32     length of what follows
 4      u8      version, 1
-5      u8      flags: 1 batchable, 2 registered (its id is unique while it lives), 4 has a key
+5      u8      flags: 1 batchable, 2 registered (its id is unique while it lives), 4 has a key,
+               8 alone: it was alone in a batch that failed, and stays alone
 6      u8      priority: 0 high, 1 normal, 2 backfill
 7      u8      length of the serializer's name
 8      u16     attempt, 1 in the first try
@@ -51,7 +52,7 @@ MAX_ID = 255
 BLOCK_OPERATIONS, BLOCK_BYTES = 100, 32 * 1024
 """What a block has at most, unless a single operation is larger."""
 
-BATCHABLE, REGISTERED, HAS_KEY = 1, 2, 4
+BATCHABLE, REGISTERED, HAS_KEY, ALONE = 1, 2, 4, 8
 PRIORITIES = tuple(priority.name for priority in Priority)
 
 _HEADER = struct.Struct(">IBBBBHQQBH")
@@ -90,8 +91,13 @@ class Entry:
         return bool(self.flags & REGISTERED)
 
     @property
-    def batchable(self) -> bool:
-        return bool(self.flags & BATCHABLE)
+    def single(self) -> bool:
+        """Whether it shares its batch with no other."""
+        return _single(self.flags)
+
+
+def _single(flags: int) -> bool:
+    return flags & (BATCHABLE | ALONE) != BATCHABLE
 
 
 def flags_of(*, batchable: bool, registered: bool, keyed: bool) -> int:
@@ -233,7 +239,7 @@ def split_pieces(data: bytes) -> list[Piece]:
         size += _LENGTH
         at = _HEADER.size + name
         key = data[offset + at + id_ : offset + at + id_ + key_]
-        plain = flags & (BATCHABLE | REGISTERED) == BATCHABLE
+        plain = flags & (BATCHABLE | REGISTERED | ALONE) == BATCHABLE
         if (
             plain
             and together == (priority, key)
@@ -247,8 +253,8 @@ def split_pieces(data: bytes) -> list[Piece]:
         else:
             together = (priority, key) if plain else None
             id = (at, id_) if flags & REGISTERED else None
-            single = not flags & BATCHABLE
-            pieces.append(Piece(priority, 1, cost, cost or 1, size, single, (at + id_, key_), id))
+            place = at + id_, key_
+            pieces.append(Piece(priority, 1, cost, cost or 1, size, _single(flags), place, id))
         offset += size
     if not pieces:
         raise MalformedError("no entry")
@@ -265,6 +271,12 @@ def block_of(sequence: int, entry: bytes, cost: int) -> bytes:
 def with_attempt(entry: bytes, attempt: int) -> bytes:
     """The same entry, with another attempt."""
     return entry[:8] + attempt.to_bytes(2, "big") + entry[10:]
+
+
+def with_alone(entry: bytes, alone: bool) -> bytes:
+    """The same entry, alone in its batches from now on or no longer so."""
+    flags = entry[5] | ALONE if alone else entry[5] & ~ALONE
+    return entry[:5] + bytes([flags]) + entry[6:]
 
 
 @dataclass(frozen=True, slots=True)

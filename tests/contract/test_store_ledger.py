@@ -149,7 +149,7 @@ def test_a_settled_claim_answers_yes_again_for_a_minute_and_another_claim_no(
 
 
 def test_a_batch_is_taken_back_at_its_deadline_and_the_attempt_counts(bench: Bench) -> None:
-    bench.begin().put(op("a"), op("b"))
+    bench.begin(WatcherOptions("w", bisect=False)).put(op("a"), op("b"))
     batch = bench.released()
     bench.claim(batch, ms=30_000)
     for _ in range(29):

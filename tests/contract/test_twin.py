@@ -39,6 +39,7 @@ class Books:
     """What the counts must be, worked out from the answers alone."""
 
     max_attempts: dict[str, int] = field(default_factory=dict)
+    bisect: dict[str, bool] = field(default_factory=dict)
     admitted: dict[str, tuple[int, int]] = field(default_factory=dict)
     staged: int = 0
     staged_cost: int = 0
@@ -67,7 +68,7 @@ class Books:
         for at, one in enumerate(entries):
             outcome = outcomes if len(outcomes) == 1 else outcomes[at]
             tries = self.max_attempts[batch.watcher]
-            if outcome == "r" and tries and one.attempt >= tries:
+            if outcome in "ra" and tries and one.attempt >= tries:
                 outcome = "x"
             if outcome in "dx":
                 self.settled, self.settled_cost = self.settled + 1, self.settled_cost + one.cost
@@ -152,6 +153,7 @@ class Pair:
         self.limits = replace(self.limits, capacity=capacity)
         watchers = [WatcherOptions(name, **options) for name in WATCHERS]
         self.books.max_attempts.update({one.name: one.max_attempts for one in watchers})
+        self.books.bisect.update({one.name: one.bisect for one in watchers})
         self.both("configure", self.limits, watchers)
 
     def admit(self, watcher: str, ops: list[dict[str, Any]], buffer_size: int) -> None:
@@ -270,7 +272,8 @@ class Pair:
 
     def expire(self, most: int) -> None:
         for late in self.both("expire", "turn", self.limits, "late", most):
-            self.books.take_out(late.id, "r")
+            halved = self.books.bisect[late.watcher] and late.operations > 1
+            self.books.take_out(late.id, "h" if halved else "r")
             self.books.expired += 1
 
     def probe(self, ms: int, most: int) -> None:
@@ -341,8 +344,8 @@ def act(name: str, *args: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any
 which = st.integers(-4, 3)
 watcher = st.sampled_from(WATCHERS)
 nonce = st.sampled_from(["n", "n", "n", "other"])
-all_decided = st.sampled_from(["d", "r", "g", "x", "drgx", "gd", "rr"])
-some_decided = st.sampled_from(["d", "d-", "r-", "-xg"])
+all_decided = st.sampled_from(["d", "r", "g", "x", "h", "a", "drgx", "gd", "rr", "hd", "hhax"])
+some_decided = st.sampled_from(["d", "d-", "r-", "-xg", "h-"])
 delay = st.sampled_from([0, 0, 1, 700])
 operation = st.fixed_dictionaries(
     {
@@ -365,6 +368,7 @@ options = st.fixed_dictionaries(
         "max_concurrent_batches": st.sampled_from([0, 0, 1, 2]),
         "weight": st.integers(1, 3),
         "batch_by_key": st.booleans(),
+        "bisect": st.sampled_from([True, True, False]),
     }
 )
 acts = st.one_of(

@@ -15,6 +15,7 @@ from builders import Bench, MicroClock, memory_bench, op, read
 from celery_batcher import Batch, ClaimExpiredError, StoreUnavailableError, Throttled
 from celery_batcher.claim import Claimant
 from celery_batcher.events import Listeners
+from celery_batcher.outcomes import RetryPolicy
 from celery_batcher.store.base import Released, WatcherOptions
 
 Handler = Callable[[Batch], Any]
@@ -136,7 +137,7 @@ def test_a_handler_that_raises_gets_its_operations_again_until_they_are_dead(
         attempts.extend(one.attempt for one in batch)
         raise LookupError("no such table")
 
-    worker = replace(worker, handler=fail)
+    worker = replace(worker, handler=fail, policy=RetryPolicy(bisect=False))
     batch = put(bench, "a", "b")
     with pytest.raises(LookupError, match="no such table"):
         worker.run(batch.id)

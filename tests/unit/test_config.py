@@ -47,6 +47,7 @@ WRONG_WATCHER: dict[str, list[Any]] = {
     "retry_jitter": [0, 1, "yes", None],
     "autoretry_for": [ValueError, [1], ["ValueError"], None],
     "dont_autoretry_for": [ValueError, [object], None],
+    "bisect": [0, 1, "yes", None],
 }
 
 

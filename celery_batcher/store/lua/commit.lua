@@ -2,14 +2,14 @@
 -- ARGV 3 id, 4 nonce of the claim, 5 which commit of this claim it is, 6 outcomes, 7 reason,
 --      8 details (putback.lua)
 -- Returns 1, also when this commit was recorded before; 0 when the claim had ended. O(operations)
--- @include header blocks index returning dead putback
+-- @include header blocks index together returning dead putback
 local id, number = ARGV[3], tonumber(ARGV[5])
 local b = read_batch(id)
 if not b or b.state ~= 'claimed' or b.nonce ~= ARGV[4] then return 0 end
 if (tonumber(b.commits) or 0) >= number then return 1 end
 if misses(b, ARGV[6]) then return 0 end
 local blocks, details = call('LRANGE', blocks_key(id), 0, -1), read_details(ARGV[8])
-local kept, n, cost = give_back(b.watcher, ARGV[6], blocks, ARGV[7], details)
+local kept, n, cost = give_back(b, ARGV[6], blocks, ARGV[7], details)
 call('DEL', blocks_key(id))
 if #kept > 0 then call('RPUSH', blocks_key(id), unpack(kept)) end
 add(META, 'running', -n)

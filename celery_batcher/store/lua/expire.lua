@@ -1,9 +1,9 @@
--- Take back batches whose worker did not settle before the deadline; the attempt counts.
+-- Take back batches whose worker did not settle before the deadline, as if their handlers had raised.
 -- After a time in which nobody could reach the store, workers get the claim's grace once more.
 -- ARGV 3 token, 4 claim_grace_ms, 5 reason, 6 how many at most, 7 outage_ms: a silence this long
 --      is one
 -- Returns per batch {id, watcher, operations}. O(operations of the batches)
--- @include header blocks index returning dead putback
+-- @include header blocks index together returning dead putback
 if call('HGET', META, 'turn') ~= ARGV[3] then return {} end
 local seen = num(META, 'expire_ms')
 if seen > 0 and now - seen > tonumber(ARGV[7]) then
@@ -14,7 +14,7 @@ if num(META, 'spare_until') > now then return {} end
 local expired, operations = {}, 0
 for _, id in ipairs(call('ZRANGEBYSCORE', CLAIMED, '-inf', now, 'LIMIT', 0, ARGV[6])) do
   local b = read_batch(id)
-  close_batch(id, b, 'r', ARGV[5])
+  close_batch(id, b, failed(b), ARGV[5])
   expired[#expired + 1] = { id, b.watcher, tonumber(b.n) }
   operations = operations + b.n
   if operations >= TAKEN_BACK then break end

@@ -9,7 +9,9 @@ for i = 4, #ARGV do
     local entry, bytes = open_letter(letter)
     if not entry.registered or call('SADD', IDS, id_of(letter, entry)) == 1 then
       local key, sequence = key_of(letter, entry), call('HINCRBY', META, 'sequence', 1)
-      local first = string.sub(bytes, 1, 8) .. struct.pack('>H', 1) .. string.sub(bytes, 11)
+      local flags = entry.flags - (has_flag(entry.flags, ALONE) and ALONE or 0)
+      local first = string.sub(bytes, 1, 5) .. string.char(flags) .. string.sub(bytes, 7, 8)
+        .. struct.pack('>H', 1) .. string.sub(bytes, 11)
       call('RPUSH', queue_key(w, entry.prio, key),
         pack_block(sequence, 1, entry.cost, weigh(entry.cost), first))
       join(w, entry.prio, key)

@@ -3,7 +3,7 @@
 --      ids to forget when all are done
 -- Returns 1 settled, also when this claim settled it before; 0 when the claim had ended.
 -- O(operations); O(1) when all are done
--- @include header blocks index returning dead putback
+-- @include header blocks index together returning dead putback
 local id, nonce = ARGV[3], ARGV[4]
 local b = read_batch(id)
 if not b then return call('ZSCORE', SETTLED, id .. '/' .. nonce) and 1 or 0 end

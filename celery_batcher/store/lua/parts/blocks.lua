@@ -2,6 +2,9 @@
 local BLOCK, BLOCK_SIZE = '>I8I4I4I8I8', 32 -- sequence, operations, bytes, cost, weight
 local ENTRY, ENTRY_SIZE = '>I4BBBBHI8I8BH', 29 -- size, version, flags, priority, name, attempt,
 -- cost, enqueued_ms, id, key; then these four: name, id, key, payload
+local ALONE = 8 -- the flag of an operation that was alone in a batch that failed
+
+local function has_flag(flags, flag) return math.floor(flags / flag) % 2 == 1 end
 
 local function pack_block(sequence, n, cost, weight, entries)
   return struct.pack(BLOCK, sequence, n, #entries, cost, weight) .. entries
@@ -32,7 +35,7 @@ local function read_entry(data, at)
   local size, _, flags, prio, name, attempt, cost, enqueued, id, key =
     struct.unpack(ENTRY, data, at)
   return { at = at, bytes = size + 4, flags = flags, prio = prio, attempt = attempt, cost = cost,
-    enqueued = enqueued, single = flags % 2 == 0, registered = math.floor(flags / 2) % 2 == 1,
+    enqueued = enqueued, single = flags % 2 == 0 or has_flag(flags, ALONE), registered = has_flag(flags, 2),
     id_at = at + ENTRY_SIZE + name, id = id, key = key }, at + 4 + size
 end
 

@@ -6,7 +6,7 @@ local MAX_BYTES, TURN = 1048576, 10 -- bytes of a batch; average operations of a
 
 local function read_watcher(w)
   local names = { 'n', 'cost', 'on', 'oc', 'max_batch_size', 'weight', 'by_key', 'probe',
-    'n0', 'n1', 'n2', 'v0', 'v1', 'v2' }
+    'n0', 'n1', 'n2', 'ns', 'v0', 'v1', 'v2' }
   local values, o = call('HMGET', watcher_key(w), unpack(names)), {}
   for i, name in ipairs(names) do o[name] = tonumber(values[i]) or 0 end
   if o.max_batch_size == 0 then o.max_batch_size = 500 end
@@ -28,6 +28,12 @@ end
 
 -- Where the next operation of a watcher is; keys that have run empty leave their ring.
 local function front(w, o)
+  local together = o.ns > 0 and call('ZRANGE', together_key(w), 0, 0)[1]
+  if together then
+    local group = open_block(together)
+    local entry = read_entry(together, group.at + BLOCK_SIZE)
+    return { together = group, cost = entry.cost, enqueued = entry.enqueued }
+  end
   for prio = 0, PRIORITIES - 1 do
     while o['n' .. prio] > 0 do
       local top = call('ZRANGE', ring_key(w, prio), 0, 0, 'WITHSCORES')
@@ -126,14 +132,37 @@ local function take(w, head, batch, most)
   return turn
 end
 
+-- A group makes a batch of its own; what does not fit waits for the next, together.
+local function take_together(w, group, batch)
+  local rest, cost = {}, 0
+  call('ZREM', together_key(w), group.data)
+  for _, single in ipairs(open_group(group)) do
+    local one = open_block(single)
+    if #rest == 0 and batch.n < batch.size and batch.cost + one.cost <= batch.budget then
+      call('RPUSH', blocks_key(batch.id), single)
+      count_taken(batch, { n = 0, weight = 0 }, 1, one.cost, one.weight, one.bytes)
+    else
+      rest[#rest + 1], cost = single, cost + one.cost
+    end
+  end
+  count_waiting(w, 's', -#rest, -cost)
+  keep_together(w, rest, 0)
+  batch.taken.s, batch.stop = batch.n, 'bisect'
+end
+
 local function cut(id, w, o, budget)
   local size = o.probe == 1 and 1 or o.max_batch_size
   local batch = { id = id, size = size, budget = budget, n = 0, cost = 0, bytes = 0, weight = 0,
-    oldest = now, taken = { [0] = 0, 0, 0 } }
+    oldest = now, taken = { [0] = 0, 0, 0, s = 0 } }
   local mean = o.cost / math.max(1, o.n)
   while batch.n < size and not batch.stop do
     local head = front(w, o)
     if not head then break end
+    if head.together then
+      batch.oldest = head.enqueued
+      take_together(w, head.together, batch)
+      break
+    end
     local prio = head.prio
     local alone = call('ZCARD', ring_key(w, prio)) == 1
     local turn = take(w, head, batch, not alone and TURN * mean or nil)
@@ -145,7 +174,8 @@ local function cut(id, w, o, budget)
     if o['n' .. prio] == 0 then call('UNLINK', ring_key(w, prio)) end
     if o.by_key == 1 then batch.stop = batch.stop or 'interval' end
   end
-  batch.trigger = batch.n >= size and 'size' or batch.stop or 'interval'
+  local full = batch.n >= size and batch.stop ~= 'bisect'
+  batch.trigger = full and 'size' or batch.stop or 'interval'
   return batch
 end
 
@@ -157,6 +187,7 @@ local function record(w, tag, o, batch, limited)
     'probe', o.probe, 'held', limited and 1 or 0)
   call('ZADD', OPEN, now, id)
   call('ZADD', OFFERS, now, id)
+  add(watcher_key(w), 'ns', -batch.taken.s)
   for prio = 0, PRIORITIES - 1 do
     add(watcher_key(w), 'n' .. prio, -batch.taken[prio])
     call('HSET', watcher_key(w), 'v' .. prio, text(o['v' .. prio]))

@@ -1,7 +1,8 @@
 -- The index: the operations of a watcher by priority and key, in blocks (blocks.lua).
 -- q: list of what arrived, r: sorted set of what came back, both in sequence;
 -- t: hash of keys whose first block in q is taken in part: how much of it;
--- k: sorted set of keys by their virtual time (start-time fair queueing).
+-- k: sorted set of keys by their virtual time (start-time fair queueing);
+-- s: sorted set of groups that stay together (together.lua), before all keys.
 local PRIORITIES = 3
 
 local function watcher_key(w) return BASE .. 'w:' .. w end
@@ -11,6 +12,7 @@ local function returned_key(w, prio, key) return BASE .. 'r:' .. w .. ':' .. pri
 local function taken_key(w, prio) return BASE .. 't:' .. w .. ':' .. prio end
 local function batch_key(id) return BASE .. 'batch:' .. id end
 local function blocks_key(id) return BASE .. 'blocks:' .. id end
+local function together_key(w) return BASE .. 's:' .. w end
 local function dead_key(w) return BASE .. 'dead:' .. w end
 
 -- A watcher is in the ring while it has operations and may release a batch.
@@ -40,7 +42,7 @@ local function headroom()
   return left
 end
 
--- Operations wait (again): counters of watcher and batcher.
+-- Operations wait (again): counters of watcher and batcher. For groups `prio` is 's'.
 local function count_waiting(w, prio, n, cost)
   local W = watcher_key(w)
   add(W, 'n', n)

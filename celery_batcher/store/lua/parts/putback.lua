@@ -1,6 +1,7 @@
 -- Take a batch out of the ledger; its operations go where `outcomes` says, a character each:
--- d done, r again with one attempt more (or dead, when they are used up), g back to its place,
--- x dead, - undecided. A single character stands for all.
+-- d done, r again with one attempt more (or dead, when they are used up), a the same and alone from
+-- now on, h again in halves, g back to its place, x dead, - undecided. A single character stands
+-- for all.
 
 local TAKEN_BACK = 1000 -- operations that a script takes back before it leaves the rest to the next
 
@@ -9,11 +10,32 @@ local function with_attempt(entry, attempt)
     .. string.sub(entry, 11)
 end
 
+-- What a batch of one that failed becomes, and one of more: a raise, or a worker that was lost, names
+-- no culprit.
+local function failed(b)
+  if call('HGET', watcher_key(b.watcher), 'bisect') ~= '1' then return 'r' end
+  return tonumber(b.n) > 1 and 'h' or 'a'
+end
+
+-- The two halves of what failed together meet no others until they have not failed.
+local function halve(w, singles, delay)
+  local halves, middle = { {}, {} }, math.ceil(#singles / 2)
+  for i, single in ipairs(singles) do
+    local half = halves[i <= middle and 1 or 2]
+    half[#half + 1] = single
+  end
+  keep_together(w, halves[1], delay)
+  keep_together(w, halves[2], delay)
+  add(META, 'halved', 1)
+end
+
 -- outcomes: one for all, or one for each operation of the blocks. details: what single operations
 -- have of their own, by position from 0: reasons, and delays in ms; or nil.
 -- Returns the undecided, each in a block; operations and cost of the others.
-local function give_back(w, outcomes, blocks, reason, details)
-  local tries, done, kept, n, total = num(watcher_key(w), 'max_attempts'), 0, {}, 0, 0
+local function give_back(b, outcomes, blocks, reason, details)
+  local w, done, kept, n, total = b.watcher, 0, {}, 0, 0
+  local tries, together = num(watcher_key(w), 'max_attempts'), b.trigger == 'bisect'
+  local halving, backing, pause = {}, {}, 0
   local reasons, delays = details and details.reasons or {}, details and details.delays or {}
   local position = 0
   for _, data in ipairs(blocks) do
@@ -23,14 +45,20 @@ local function give_back(w, outcomes, blocks, reason, details)
       local bytes, own = string.sub(data, at, stop - 1), tostring(position)
       position = position + 1
       local outcome = #outcomes == 1 and outcomes or string.sub(outcomes, position, position)
-      if outcome == 'r' and tries > 0 and entry.attempt >= tries then outcome = 'x' end
-      if outcome == 'r' then bytes = with_attempt(bytes, entry.attempt + 1) end
+      local again = outcome == 'r' or outcome == 'a'
+      if again and tries > 0 and entry.attempt >= tries then outcome, again = 'x', false end
+      if again then bytes = with_attempt(bytes, entry.attempt + 1) end
+      if outcome == 'a' then bytes = alone(bytes) end
       local single = pack_block(block.sequence + nth, 1, entry.cost, weigh(entry.cost), bytes)
       if outcome == '-' then
         kept[#kept + 1] = single
-      elseif outcome == 'r' and (delays[own] or 0) > 0 then
-        wait_later(w, single, entry.cost, delays[own])
-      elseif outcome == 'r' or outcome == 'g' then
+      elseif outcome == 'h' then
+        halving[#halving + 1], pause = single, math.max(pause, delays[own] or 0)
+      elseif outcome == 'g' and together then
+        backing[#backing + 1] = single
+      elseif again and (delays[own] or 0) > 0 then
+        wait_later(w, single, delays[own])
+      elseif again or outcome == 'g' then
         wait_again(w, single)
       else
         if entry.registered then call('SREM', IDS, id_of(data, entry)) end
@@ -44,6 +72,8 @@ local function give_back(w, outcomes, blocks, reason, details)
       at = stop
     end
   end
+  if #halving > 0 then halve(w, halving, pause) end
+  keep_together(w, backing, 0)
   add(META, 'done', done)
   return kept, n, total
 end
@@ -69,7 +99,7 @@ local function close_batch(id, b, outcomes, reason, details, forget)
     if #forget > 0 then call('SREM', IDS, unpack(forget)) end
     add(META, 'done', n)
   else
-    give_back(b.watcher, outcomes, call('LRANGE', blocks_key(id), 0, -1), reason, details)
+    give_back(b, outcomes, call('LRANGE', blocks_key(id), 0, -1), reason, details)
   end
   call('DEL', batch_key(id), blocks_key(id))
   reindex(b.watcher)

@@ -1,8 +1,11 @@
 -- Operations that were in a batch before: to their place in the index, at once or later.
 
--- A block of one operation waits again, before what arrived and by its sequence number.
+-- A block of one operation waits again, before what arrived and by its sequence number; a group
+-- (together.lua) before all others.
 local function wait_again(w, data)
-  local block, entry = open_block(data), read_entry(data, BLOCK_SIZE + 1)
+  local block = open_block(data)
+  if block.n > 1 then return add_group(w, data) end
+  local entry = read_entry(data, block.at)
   local key = key_of(data, entry)
   call('ZADD', returned_key(w, entry.prio, key), block.sequence, data)
   join(w, entry.prio, key)
@@ -15,19 +18,28 @@ local function count_delayed(w, n, cost)
   add(META, 'delayed_cost', cost)
 end
 
-local function wait_later(w, data, cost, delay)
+local function wait_later(w, data, delay)
+  local block = open_block(data)
   call('ZADD', LATER, now + delay, struct.pack('>I2', #w) .. w .. data)
-  count_delayed(w, 1, cost)
+  count_delayed(w, block.n, block.cost)
 end
 
--- Operations whose delay is over wait again. O(operations), 100 at most
+-- Operations that may meet no others wait together; a single one stays alone from now on.
+local function keep_together(w, singles, delay)
+  if #singles == 0 then return end
+  local data = #singles == 1 and alone(singles[1], BLOCK_SIZE) or pack_group(singles)
+  if delay > 0 then wait_later(w, data, delay) else wait_again(w, data) end
+end
+
+-- What has waited long enough waits again. O(what is due), 100 at most
 local function bring_back()
   local watchers = {}
   for _, member in ipairs(call('ZRANGEBYSCORE', LATER, '-inf', now, 'LIMIT', 0, 100)) do
     local size = struct.unpack('>I2', member)
     local w, data = string.sub(member, 3, 2 + size), string.sub(member, 3 + size)
+    local block = open_block(data)
     call('ZREM', LATER, member)
-    count_delayed(w, -1, -open_block(data).cost)
+    count_delayed(w, -block.n, -block.cost)
     wait_again(w, data)
     watchers[w] = true
   end
