@@ -8,11 +8,9 @@ from datetime import timedelta
 from typing import overload
 
 from .clock import Clock
-from .config import Option, check_value, delay
+from .config import DELAY, check_value
 from .operation import Operation
 from .outcomes import DONE, Decisions, Outcome, RetryPolicy, reason_of
-
-_AFTER = Option(None, delay, "seconds from 0, a number or a timedelta")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,7 @@ class Batch(Sequence[Operation]):
             ConfigurationError: it is no time.
             OutcomeError: it is not of this batch, or its outcome is committed already.
         """
-        seconds = None if after is None else check_value(_AFTER, "after", after, "Batch.retry")
+        seconds = None if after is None else check_value(DELAY, "after", after, "Batch.retry")
         reason = f"its handler asked for another try in attempt {operation.attempt}, the last"
         self.decisions.decide(operation, self.policy.retry(operation, reason, seconds))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from .claim import Claimant
 from .clock import Clock, SystemClock
 from .config import (
     BATCHER_OPTIONS,
+    DELAY,
     SETTINGS,
     WATCHER_OPTIONS,
     Unset,
@@ -29,7 +31,7 @@ from .config import (
     seconds,
 )
 from .connections import Connections, connections
-from .enqueuing import Enqueuer
+from .enqueuing import Enqueuer, Patience
 from .errors import (
     BatcherStoppedError,
     ConfigurationError,
@@ -312,8 +314,33 @@ class Batcher:
         if self.store.pause(ms):
             self._listeners.emit("pause", ms)
 
+    def drain(self, timeout: float | timedelta | None = None) -> bool:
+        """Take no more operations, in the whole fleet, and wait until all there are have ended.
+
+        Whoever enqueues gets `BatcherStoppedError`, until `resume`. What is in lanes, waits, is
+        delayed or runs is finished as always, within the capacity, by the workers of the fleet. A
+        process that dies in here leaves the batcher drained.
+
+        Args:
+            timeout: seconds; None: as long as it takes. A batcher that is paused, or that nobody
+                flushes, does not end.
+
+        Returns:
+            True when nothing is left but dead letters; False when the time was over first.
+        """
+        given = None if timeout is None else check_value(DELAY, "timeout", timeout, "drain")
+        deadline = self.clock.monotonic() + (math.inf if given is None else given)
+        if self.store.drain():
+            self._listeners.emit("drain", self.store.counts().unfinished)
+        patience = Patience(self.clock, deadline)
+        self.flush()
+        while self.store.counts().unfinished:
+            if patience.over():
+                return False
+        return True
+
     def resume(self) -> None:
-        """End a pause, in the whole fleet."""
+        """End a pause or a drain, in the whole fleet."""
         if self.store.pause(0):
             self._listeners.emit("resume")
         self.flush()

@@ -120,6 +120,7 @@ class Unset(Enum):
 
 
 _SECONDS = "seconds above 0, a number or a timedelta"
+DELAY = Option(None, delay, "seconds from 0, a number or a timedelta")
 
 BATCHER_OPTIONS: Mapping[str, Option] = {
     "flush_interval": Option(0.1, seconds, _SECONDS),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from .clock import Clock
 from .errors import (
+    BatcherStoppedError,
     BrokerUnavailableError,
     BufferFullError,
     EnqueueError,
@@ -58,7 +59,8 @@ class Enqueuer:
         """Admit and publish messages, in order.
 
         Raises:
-            BatcherStoppedError: the batcher was stopped in this process, before or meanwhile.
+            BatcherStoppedError: the batcher was stopped in this process or is drained, before or
+                meanwhile.
             BufferFullError: no room until the time-out (at once without ``block``).
             BrokerUnavailableError, StoreUnavailableError: nothing of the message was enqueued.
             EnqueueUncertainError: the broker did not say whether it took a message.
@@ -74,6 +76,11 @@ class Enqueuer:
                 for message in self._published(pending[: answer.messages], patience):
                     sent += 1
                     operations += message.admission.operations
+                if answer.draining:
+                    raise BatcherStoppedError(
+                        "the batcher is being drained and takes no operations anywhere, until "
+                        "resume() is called"
+                    )
                 if answer.too_dear:
                     raise BufferFullError(
                         f"the costs of all operations would pass {MAX_COST} (2**53 - 1)",

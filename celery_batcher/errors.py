@@ -5,7 +5,7 @@
     BatcherError
       ConfigurationError (ValueError)      an option, a setting or a name of a setting is wrong
       ImproperOrderError (RuntimeError)    a method was called at the wrong time
-      BatcherStoppedError (RuntimeError)   this process has stopped enqueuing
+      BatcherStoppedError (RuntimeError)   enqueuing was stopped here, or is drained
       NoOperationError (TypeError)         enqueue was given something else than an operation
       NoWatcherError (LookupError)         an operation names a watcher nobody registered
       InvalidNameError (ValueError)        a name that a broker or a key cannot carry
@@ -89,7 +89,7 @@ class EnqueueError(BatcherError):
 
 
 class BatcherStoppedError(EnqueueError, RuntimeError):
-    """The batcher was stopped in this process and takes no more operations here."""
+    """The batcher takes no more operations: it was stopped in this process, or is drained."""
 
 
 class BufferFullError(EnqueueError, queue.Full):

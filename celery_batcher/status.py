@@ -37,7 +37,8 @@ class Status:
     """The state of a batcher, all of one moment. Operations are counted, costs are summed.
 
     Attributes:
-        phase: ``flushing`` (a turn is held), ``paused`` or ``idle`` (nobody flushes).
+        phase: ``paused``, ``draining`` (no operations are taken), ``flushing`` (a turn is held) or
+            ``idle`` (nobody flushes).
         paused_for: seconds that a pause still lasts; None: until resumed; 0: not paused.
         admitted: in the books and not yet in the index: about to be published, or in a lane.
         waiting: in the index.
@@ -105,7 +106,9 @@ def status_of(
         for row in counts.watchers
     )
     ages = [row.next_age for row in watchers if row.next_age is not None]
-    phase = "paused" if counts.paused_ms else "flushing" if counts.turn_ms else "idle"
+    phase = "flushing" if counts.turn_ms else "idle"
+    if counts.paused_ms or counts.draining:
+        phase = "paused" if counts.paused_ms else "draining"
     return Status(
         name=name,
         phase=phase,

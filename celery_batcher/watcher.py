@@ -152,7 +152,7 @@ class Watcher:
             BufferFullError: there was no room for ``enqueue_timeout`` seconds.
             StoreUnavailableError, BrokerUnavailableError: nothing was enqueued.
             EnqueueUncertainError: enqueue again with its id.
-            BatcherStoppedError: the batcher was stopped in this process.
+            BatcherStoppedError: the batcher was stopped in this process, or is being drained.
         """
         return self.batcher.enqueue(
             self.operation(

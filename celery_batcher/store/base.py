@@ -61,12 +61,14 @@ class Admission:
 class Admitted:
     """How many of the messages were admitted, and the operations now in the buffer.
 
-    ``too_dear``: the sum of all costs would have passed 2**53 - 1.
+    ``too_dear``: the sum of all costs would have passed 2**53 - 1. ``draining``: the batcher takes
+    no more.
     """
 
     messages: int
     buffered: int
     too_dear: bool = False
+    draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +216,7 @@ class Counts:
     halved_batches: int = 0
     set_aside: int = 0
     paused_ms: int = 0
+    draining: bool = False
     turn_ms: int = 0
     capacity: int | None = None
     held: int = 0
@@ -223,6 +226,11 @@ class Counts:
     def buffered(self) -> int:
         """Operations not yet released."""
         return self.admitted + self.waiting + self.delayed
+
+    @property
+    def unfinished(self) -> int:
+        """Operations neither done nor dead."""
+        return self.buffered + self.open + self.running
 
     @property
     def unsettled_cost(self) -> int:
@@ -349,7 +357,13 @@ class Store(Protocol):
     # Operators
 
     def pause(self, ms: int) -> bool:
-        """Pause for ``ms``, until resumed (-1), or resume (0); True when that changed anything."""
+        """Pause for ``ms``, until resumed (-1), or resume (0); True when that changed anything.
+
+        To resume ends a drain as well.
+        """
+
+    def drain(self) -> bool:
+        """Admit nothing more, until resumed; True when that changed anything."""
 
     def shut(self, ms: int) -> bool:
         """Close the resource for the whole fleet; True when that made it longer."""

@@ -168,6 +168,7 @@ class BatcherState:
     later: list[Delayed] = field(default_factory=list)
     sequence: int = 0
     paused_until: int = 0
+    draining: bool = False
     turn: str | None = None
     turn_until: int = 0
     wanted_until: int = 0
@@ -250,6 +251,8 @@ class MemoryStore:
             admitted, cost, buffered = 0, self.counts().unsettled_cost, self._buffered()
             for one in admissions:
                 if one.id not in state.admitted:
+                    if state.draining:
+                        return Admitted(admitted, buffered, draining=True)
                     if cost + one.cost > MAX_COST:
                         return Admitted(admitted, buffered, too_dear=True)
                     if buffered + one.operations > buffer_size:
@@ -897,12 +900,18 @@ class MemoryStore:
         with self._act() as (state, _, now):
             paused = state.paused_until
             if ms == 0:
+                drained, state.draining = state.draining, False
                 state.paused_until = 0
-                return paused == -1 or paused > now
+                return drained or paused == -1 or paused > now
             if paused == -1 or (ms != -1 and now + ms <= paused):
                 return False
             state.paused_until = -1 if ms == -1 else now + ms
             return True
+
+    def drain(self) -> bool:
+        with self._act() as (state, _, _now):
+            before, state.draining = state.draining, True
+            return not before
 
     def shut(self, ms: int) -> bool:
         with self._act() as (_, resource, now):
@@ -953,6 +962,7 @@ class MemoryStore:
                 halved_batches=state.halved,
                 set_aside=len(state.aside),
                 paused_ms=-1 if state.paused_until == -1 else max(0, state.paused_until - now),
+                draining=state.draining,
                 turn_ms=max(0, state.turn_until - now),
                 capacity=resource.capacity,
                 held=resource.held + resource.open,

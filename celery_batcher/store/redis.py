@@ -151,8 +151,8 @@ class RedisStore:
 
     def admit(self, admissions: Sequence[Admission], buffer_size: int) -> Admitted:
         rows = [(one.id, one.watcher, one.operations, one.cost) for one in admissions]
-        messages, buffered, too_dear = self._run("admit", buffer_size, json.dumps(rows))
-        return Admitted(messages, buffered, bool(too_dear))
+        messages, buffered, *why = self._run("admit", buffer_size, json.dumps(rows))
+        return Admitted(messages, buffered, *map(bool, why))
 
     def withdraw(self, ids: Sequence[str]) -> int:
         return cast(int, self._run("withdraw", *ids))
@@ -239,6 +239,9 @@ class RedisStore:
 
     def pause(self, ms: int) -> bool:
         return bool(self._run("pause", ms))
+
+    def drain(self) -> bool:
+        return bool(self._run("drain"))
 
     def shut(self, ms: int) -> bool:
         return bool(self._run("shut", ms))
@@ -346,6 +349,7 @@ def _counts(
         halved_batches=of("halved"),
         set_aside=set_aside,
         paused_ms=-1 if paused == -1 else max(0, paused - now),
+        draining=bool(of("draining")),
         turn_ms=max(0, of("turn_until") - now),
         capacity=int(res["capacity"]) if "capacity" in res else None,
         held=int(res.get("held", 0)) + int(res.get("open", 0)),

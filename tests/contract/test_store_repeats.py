@@ -78,6 +78,7 @@ SAME_STATE: dict[str, Act] = {
     "purge": lambda b: b.store.purge("w", [1, 99]),
     "retire": lambda b: b.store.retire(2**50, 9),
     "pause": lambda b: b.store.pause(1000),
+    "drain": lambda b: b.store.drain(),
     "pause until resumed": lambda b: b.store.pause(-1),
     "shut": lambda b: b.store.shut(1000),
 }

@@ -166,7 +166,7 @@ class Pair:
         message = Admission(
             f"m{next(self.numbers)}", watcher, len(ops), sum(one["cost"] for one in ops)
         )
-        if self.both("admit", [message], buffer_size).messages:
+        if self.both("admit", [message], buffer_size).messages:  # it is neither full nor drained
             self.books.admitted[message.id] = (message.operations, message.cost)
             self.messages.append((message.id, watcher, data))
 
@@ -289,6 +289,9 @@ class Pair:
     def pause(self, ms: int) -> None:
         self.both("pause", ms)
 
+    def drain(self) -> None:
+        self.both("drain")
+
     def redrive(self, watcher: str, most: int) -> None:
         self._without("redrive", watcher, most)
 
@@ -394,7 +397,8 @@ acts = st.one_of(
     act("probe", st.sampled_from([0, 1000]), st.integers(1, 3)),
     act("offer", st.integers(1, 3)),
     act("published", which),
-    act("pause", st.sampled_from([-1, 0, 50, 700])),
+    act("pause", st.sampled_from([-1, 0, 0, 50, 700])),
+    act("drain"),
     act("redrive", watcher, st.integers(1, 3)),
     act("purge", watcher, st.integers(1, 2)),
     act("throttle", st.sampled_from([0.0, 0.3, 0.5])),

@@ -175,9 +175,11 @@ def test_g1_the_work_of_a_killed_flusher_is_taken_up_by_another(stack: Stack) ->
     stack.await_settled("plain")
 
 
-def test_g1_a_batch_whose_worker_is_killed_runs_again_as_the_next_attempt(stack: Stack) -> None:
+def test_g1_an_operation_whose_worker_is_killed_runs_again_as_the_next_attempt(
+    stack: Stack,
+) -> None:
     ids = [
-        stack.project.watchers["plain.work"].enqueue(row)
+        stack.project.watchers["plain.work"].enqueue(row, batchable=False)
         for row in stack.rows(3, first=300_000, do=["hang"])
     ]
 

@@ -110,6 +110,24 @@ def test_without_a_soft_limit_a_late_handler_is_fenced_and_others_run_its_operat
     assert apart.project.batchers["apart"].status().expired_batches == 1
 
 
+# Drain
+
+
+def test_a_drain_finishes_what_waits_and_what_is_delayed(apart: Fleet) -> None:
+    batcher, work = apart.project.batchers["apart"], apart.project.watchers["apart.work"]
+    work.enqueue_many([{"n": 2000 + n, "do": ["later"] if n < 5 else []} for n in range(50)])
+
+    assert batcher.drain(timeout=30) is True
+
+    numbers = apart.journal.numbers("apart.work")
+    assert sum(1 for number in numbers if number >= 2000) == 55
+    with pytest.raises(BatcherStoppedError, match="drained"):
+        work.enqueue({"n": 1})
+    batcher.resume()
+    assert work.enqueue_many(rows(5)) == 5
+    apart.await_settled("apart")
+
+
 # Without beat
 
 
