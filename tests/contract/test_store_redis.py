@@ -7,7 +7,14 @@ from redis import Redis
 
 from builders import Bench, look_at, op
 from celery_batcher.errors import StoreUnavailableError
-from celery_batcher.store.base import Arrival, Refused, Released, WatcherOptions
+from celery_batcher.store.base import (
+    Admission,
+    Arrival,
+    Refused,
+    Released,
+    Settlement,
+    WatcherOptions,
+)
 from celery_batcher.store.redis import RedisStore
 from celery_batcher.wire import open_blocks
 
@@ -65,6 +72,30 @@ def test_a_server_that_forgot_its_scripts_is_given_them_again(bench: Bench) -> N
     bench.store.client.script_flush()  # type: ignore[attr-defined]
 
     assert isinstance(bench.release(), Released)
+
+
+def test_outcomes_are_recorded_on_a_server_whose_memory_is_full(bench: Bench) -> None:
+    settled(bench).put(op("third"))
+    batch, other = bench.released(), bench.released()
+    bench.claim(batch)
+    bench.claim(other)
+    waiting = bench.store.counts().waiting
+    client = bench.store.client  # type: ignore[attr-defined]
+    limit = client.config_get("maxmemory")["maxmemory"]
+    client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(StoreUnavailableError, match="maxmemory"):
+            bench.store.admit([Admission("m", "w", 1, 1)], 100)
+        with pytest.raises(StoreUnavailableError, match="maxmemory"):
+            bench.store.expire(bench.token, bench.limits, "late", 9)
+        assert bench.store.commit(batch.id, "n", 1, Settlement("x"))
+        assert bench.settle(batch)
+        assert bench.settle(other, "r")
+    finally:
+        client.config_set("maxmemory", limit)
+
+    counts = bench.store.counts()
+    assert (counts.running, counts.dead, counts.waiting) == (0, 1, waiting + 1)
 
 
 def test_no_key_lies_outside_of_the_prefix_and_the_tag_of_the_resource(
@@ -131,6 +162,7 @@ def test_leased_messages_are_staged_from_the_oldest_on_or_not_at_all(
 def test_an_id_that_is_no_text_is_free_again_once_it_is_done(bench: Bench) -> None:
     strange = op("a?b", registered=True).replace(b"a?b", b"a\xffb")
     bench.put(strange)
+    bench.begin(capacity=None)
     batch = bench.released()
     opened = open_blocks(bench.claim(batch).blocks, "w", frozenset(["application/json"]))
     bench.settle(batch, forget=list(opened.registered.values()))

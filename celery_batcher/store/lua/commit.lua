@@ -9,8 +9,8 @@ if not b or b.state ~= 'claimed' or b.nonce ~= ARGV[4] then return 0 end
 if (tonumber(b.commits) or 0) >= number then return 1 end
 if misses(b, ARGV[6]) then return 0 end
 local blocks, details = call('LRANGE', blocks_key(id), 0, -1), read_details(ARGV[8])
+call('DEL', blocks_key(id)) -- first: on a server whose memory is full, such a script runs
 local kept, n, cost = give_back(b, ARGV[6], blocks, ARGV[7], details)
-call('DEL', blocks_key(id))
 if #kept > 0 then call('RPUSH', blocks_key(id), unpack(kept)) end
 add(META, 'running', -n)
 add(META, 'running_cost', -cost)

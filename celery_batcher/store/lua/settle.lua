@@ -8,8 +8,9 @@ local id, nonce = ARGV[3], ARGV[4]
 local b = read_batch(id)
 if not b then return call('ZSCORE', SETTLED, id .. '/' .. nonce) and 1 or 0 end
 if b.state ~= 'claimed' or b.nonce ~= nonce or misses(b, ARGV[5]) then return 0 end
+-- A script whose first write only removes runs on a server whose memory is full.
+call('ZREMRANGEBYSCORE', SETTLED, '-inf', now - 60000)
 local forget = ARGV[5] == 'd' and { unpack(ARGV, 8) }
 close_batch(id, b, ARGV[5], ARGV[6], read_details(ARGV[7]), forget)
 call('ZADD', SETTLED, now, id .. '/' .. nonce)
-call('ZREMRANGEBYSCORE', SETTLED, '-inf', now - 60000)
 return 1
