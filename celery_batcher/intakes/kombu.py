@@ -115,9 +115,9 @@ def _leased(watcher: str, message: Any) -> Leased:
     try:
         ours = wire.decode_message(message.headers or {}, message.body)
     except wire.MalformedError as exc:
-        body = message.body if isinstance(message.body, bytes) else str(message.body).encode()
+        whole = wire.envelope_of(message)
         return Leased(
-            Arrival(exc.id or wire.fingerprint(body), watcher, body, fault=str(exc)),
+            Arrival(exc.id or wire.fingerprint(whole), watcher, whole, fault=str(exc)),
             1,
             message.delivery_tag,
         )

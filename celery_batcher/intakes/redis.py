@@ -7,6 +7,7 @@ has no deadline: the first act of the next turn puts it back.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
@@ -23,6 +24,8 @@ from ..operation import new_id
 from ..store.base import Arrival
 from ..store.redis import RedisStore
 from .base import Leased, Taken, lane_name
+
+logger = logging.getLogger("celery_batcher")
 
 MOST, MOST_BYTES, LANES = 500, 256 * 1024, 50
 _LUA = resources.files(__package__) / "lua"
@@ -83,6 +86,7 @@ class RedisIntake:
         self._restore = client.register_script((_LUA / "restore.lua").read_text())
         self._acknowledge = client.register_script((_LUA / "acknowledge.lua").read_text())
         self._envelopes: dict[str, wire.Envelope] = {}
+        self._wrong: set[str] = set()
         self._turn_key = store.keys["meta"] if same_database(client, store) else ""
 
     def _leases_key(self, token: str) -> str:
@@ -107,13 +111,21 @@ class RedisIntake:
         keys += [key for lists in lanes for key in lists]
         args: list[Any] = [token, new_id(), MOST, MOST_BYTES, int(bool(self._turn_key))]
         with self._database.translated():
-            numbers, messages, empty = self._lease(keys=keys, args=[*args, len(lanes[0])])
+            numbers, messages, empty, wrong = self._lease(keys=keys, args=[*args, len(lanes[0])])
+        self._complain({looked[int(lane)] for lane in wrong.decode().split()})
         leased, at = [], 0
         for row in numbers.decode().split():
             number, size, lane = row.split(":")
             raw = messages[at : (at := at + int(size))]
             leased.append(self._leased(looked[int(lane)], number, raw))
         return Taken(leased, [looked[int(lane)] for lane in empty.decode().split()])
+
+    def _complain(self, wrong: set[str]) -> None:
+        """Say once a turn which lanes no message can be in; the others go on."""
+        for watcher in sorted(wrong - self._wrong):
+            lane = lane_name(self._batcher, watcher)
+            logger.error("the key of lane %s is no list: rename or delete it", lane)
+        self._wrong |= wrong
 
     def _leased(self, watcher: str, number: str, raw: bytes) -> Leased:
         lease = number if self._turn_key else ""

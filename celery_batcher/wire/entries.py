@@ -14,7 +14,7 @@ offset type    meaning
 7      u8      length of the serializer's name
 8      u16     attempt, 1 in the first try
 10     u64     cost
-18     u64     milliseconds since 1970 at which it was enqueued
+18     u64     milliseconds since 1970 at which it was enqueued, before the year 10000
 26     u8      length of the id
 27     u16     length of the key
 29             serializer's name, id, key, payload
@@ -43,7 +43,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..operation import MAX_COST, Operation, Priority
-from .payloads import decode_payload, load_json
+from .payloads import decode_payload, explain, load_json
 
 VERSION = 1
 MAX_ATTEMPT = 65535
@@ -52,11 +52,15 @@ MAX_ID = 255
 BLOCK_OPERATIONS, BLOCK_BYTES = 100, 32 * 1024
 """What a block has at most, unless a single operation is larger."""
 
+LATEST_MS = 253_402_300_799_999
+"""The last millisecond that a `datetime` can tell."""
+
 BATCHABLE, REGISTERED, HAS_KEY, ALONE = 1, 2, 4, 8
 PRIORITIES = tuple(priority.name for priority in Priority)
 
 _HEADER = struct.Struct(">IBBBBHQQBH")
 _LENGTH = 4
+_MAX_TEXT = 400
 _BLOCK = struct.Struct(">QIIQQ")
 _JSON = b"json"
 
@@ -68,7 +72,7 @@ class MalformedError(ValueError):
     """
 
     def __init__(self, message: str, id: str | None = None) -> None:
-        super().__init__(message.encode("ascii", "backslashreplace").decode())
+        super().__init__(message[:_MAX_TEXT].encode("ascii", "backslashreplace").decode())
         self.id = id
 
 
@@ -150,12 +154,14 @@ def _header(data: bytes, offset: int) -> tuple[int, int, int, int, int, int, int
     if len(data) - offset < _HEADER.size:
         raise MalformedError("truncated entry")
     fields = _HEADER.unpack_from(data, offset)
-    size, version, _, priority, name, attempt, cost, _, id_, key = fields
+    size, version, flags, priority, name, attempt, cost, enqueued_ms, id_, key = fields
     if version != VERSION:
         raise MalformedError(f"unknown version {version}")
     if offset + _LENGTH + size > len(data) or _HEADER.size - _LENGTH + name + id_ + key > size:
         raise MalformedError("truncated entry")
     if priority >= len(PRIORITIES) or cost > MAX_COST or not attempt or not id_:
+        raise MalformedError("impossible header")
+    if enqueued_ms > LATEST_MS or (key and not flags & HAS_KEY):
         raise MalformedError("impossible header")
     return fields
 
@@ -319,7 +325,7 @@ def open_blocks(data: bytes, watcher: str, accept: frozenset[str]) -> Opened:
             else:
                 payload = decode_payload(_text(serializer), data[at:offset], accept)
         except Exception as exc:  # noqa: BLE001 - a serializer may raise anything
-            reason = f"payload of {id} cannot be read: {type(exc).__name__}: {exc}"
+            reason = f"payload of {id} cannot be read: {explain(exc)}"
             outcomes.append("x")
             continue
         outcomes.append("d")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,12 +16,14 @@ from typing import Any
 
 from ..operation import new_id
 from .entries import MAX_ID, VERSION, MalformedError
-from .payloads import load_json
+from .payloads import explain, load_json
 
 RETURN_TASK = "celery_batcher.return_to_lane"
 MAX_OPERATIONS = 1000
 """Operations of the largest message, and of the largest batch."""
 _DIGITS = len(str(MAX_OPERATIONS))
+_show = reprlib.Repr()
+_show.maxstring = _show.maxother = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +146,18 @@ def decode_message(headers: Mapping[str, Any], body: str | bytes) -> Message:
     if not isinstance(id, str) or not id.isprintable() or not 0 < len(id.encode()) <= MAX_ID:
         raise MalformedError("no id")
     if headers.get("task") != RETURN_TASK:
-        raise MalformedError(f"not a message of a lane: task {headers.get('task')!r}", id)
+        raise MalformedError(f"not a message of a lane: task {_show.repr(headers.get('task'))}", id)
     if version != VERSION:
-        raise MalformedError(f"unknown version {version!r}", id)
+        raise MalformedError(f"unknown version {_show.repr(version)}", id)
     if not isinstance(operations, int) or not 0 < operations <= MAX_OPERATIONS:
-        raise MalformedError(f"{operations!r} operations: 1 to {MAX_OPERATIONS} fit a message", id)
+        raise MalformedError(
+            f"{_show.repr(operations)} operations: 1 to {MAX_OPERATIONS} fit a message", id
+        )
     try:
         (batcher, watcher, data), _, _ = json.loads(body)
         entries = b64decode(data, validate=True)
     except (ValueError, TypeError, RecursionError) as exc:
-        raise MalformedError(f"unreadable body: {exc}", id) from exc
+        raise MalformedError(f"unreadable body: {explain(exc)}", id) from exc
     if not (isinstance(batcher, str) and isinstance(watcher, str)):
         raise MalformedError("unreadable arguments", id)
     return Message(id, batcher, watcher, entries, operations)
@@ -170,10 +175,25 @@ def decode_envelope(raw: bytes) -> Message:
         if envelope["properties"].get("body_encoding") == "base64":
             body = b64decode(body)
     except Exception as exc:  # Kombu's hooks may raise anything
-        raise MalformedError(f"unreadable envelope: {type(exc).__name__}: {exc}") from exc
+        raise MalformedError(f"unreadable envelope: {explain(exc)}") from exc
     if not isinstance(headers, dict):
         raise MalformedError("unreadable headers")
     return decode_message(headers, body)
+
+
+def envelope_of(message: Any) -> bytes:
+    """A message that Kombu took from a broker, laid out as in a list of Redis: nothing is lost."""
+    body = message.body if isinstance(message.body, bytes) else str(message.body).encode()
+    properties = dict(message.properties)
+    properties.pop("application_headers", None)  # AMQP's name of the headers
+    envelope = {
+        "body": b64encode(body).decode(),
+        "content-encoding": getattr(message, "content_encoding", None),
+        "content-type": getattr(message, "content_type", None),
+        "headers": message.headers,
+        "properties": {**properties, "body_encoding": "base64"},
+    }
+    return json.dumps(envelope, default=repr, skipkeys=True).encode()
 
 
 def fingerprint(data: bytes) -> str:

@@ -8,7 +8,7 @@ from json import encoder as json_encoder
 from typing import Any
 
 from kombu import serialization
-from kombu.exceptions import SerializerNotInstalled
+from kombu.exceptions import ContentDisallowed, SerializerNotInstalled
 from kombu.utils import json as kombu_json
 from kombu.utils.encoding import str_to_bytes
 
@@ -22,6 +22,7 @@ _JSON_ENCODER = kombu_json.JSONEncoder(separators=(",", ":"))
 _JSON_DECODER = json.JSONDecoder()
 _scan_json = _JSON_DECODER.scan_once  # type: ignore[attr-defined]
 _HOOKED_JSON_DECODER = json.JSONDecoder(object_hook=kombu_json.object_hook)
+_MAX_REASON = 300
 _JSON_HOOK = b"__type__"  # in every object that Kombu's hook would change
 
 
@@ -98,9 +99,21 @@ def decode_payload(serializer: str, payload: bytes, accept: frozenset[str]) -> A
     Raises:
         kombu.exceptions.ContentDisallowed: the app does not accept it.
     """
-    if serializer == "json" and "application/json" in accept:
-        return load_json(payload)
     content_type = _REGISTRY.name_to_type.get(serializer, serializer)
+    if content_type not in accept:  # Kombu itself takes bytes and text from anybody
+        raise ContentDisallowed(f"serializer {serializer!r} is not in accept_content")
+    if content_type == "application/json":
+        return load_json(payload)
     encoder = _REGISTRY._encoders.get(serializer)
     encoding = encoder.content_encoding if encoder else "utf-8"
     return serialization.loads(payload, content_type, encoding, accept=accept)
+
+
+def explain(exc: Exception) -> str:
+    """What an error of a reader says of itself, and nothing of the data in its arguments."""
+    what = exc if isinstance(exc, UnicodeError) or len(exc.args) == 1 else next(iter(exc.args), "")
+    try:
+        text = str(what)
+    except Exception:  # noqa: BLE001 - an argument that is nested too deeply, for one
+        text = ""
+    return f"{type(exc).__name__}: {text[:_MAX_REASON]}"

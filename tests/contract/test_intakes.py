@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,8 +17,8 @@ from redis import Redis
 from builders import op
 from celery_batcher import Batcher, BrokerUnavailableError, wire
 from celery_batcher.connections import Connections, connections, memory_lanes
-from celery_batcher.intakes.base import Intake, Leased, lane_name
-from celery_batcher.intakes.redis import RedisIntake
+from celery_batcher.intakes.base import Intake, Leased, Taken, lane_name
+from celery_batcher.intakes.redis import RedisIntake, messages_key
 from celery_batcher.operation import new_id
 from celery_batcher.publishers.base import Outgoing
 from celery_batcher.store.base import Admission, Arrival, Released, Staged
@@ -266,7 +268,9 @@ def test_leases_of_several_lanes_go_back_each_to_its_own(lanes: Lanes) -> None:
     assert rows == {WATCHER: 3, "mails": 3, "reads": 3}
 
 
-def test_a_lane_that_is_no_list_takes_nothing_of_the_others_with_it(lanes: Lanes) -> None:
+def test_a_lane_that_is_no_list_hinders_no_other_and_is_named_once(
+    lanes: Lanes, caplog: pytest.LogCaptureFixture
+) -> None:
     first = lanes.turn()
     if not isinstance(first.intake, RedisIntake):
         pytest.skip("only on Redis can a lane be something else")
@@ -276,15 +280,32 @@ def test_a_lane_that_is_no_list_takes_nothing_of_the_others_with_it(lanes: Lanes
     lane = lane_name(first.intake._batcher, "wrong")
     database.client.set(database.list_of(lane), "no list")
     try:
-        taken = first.intake.take(first.token, [WATCHER, "wrong"])
-        assert [one.arrival.id for one in taken.leased] == [f"{WATCHER}{at}" for at in range(3)]
-        with pytest.raises(BrokerUnavailableError, match="WRONGTYPE"):
-            first.intake.take(first.token, ["wrong"])
+        taken = first.intake.take(first.token, ["wrong", WATCHER])
+        again = first.intake.take(first.token, ["wrong", WATCHER])
         first.die()
         second = lanes.turn()
         eventually(lambda: len(second.take()) == 3)
     finally:
         database.client.delete(database.list_of(lane))
+
+    assert [one.arrival.id for one in taken.leased] == [f"{WATCHER}{at}" for at in range(3)]
+    assert again == Taken([], ["wrong", WATCHER])
+    assert caplog.text.count(f"{lane} is no list") == 1
+
+
+def test_a_lease_that_the_server_refuses_takes_nothing_and_says_why(lanes: Lanes) -> None:
+    turn = lanes.turn()
+    if not isinstance(turn.intake, RedisIntake):
+        pytest.skip("only on Redis messages are leased")
+    lanes.publish("a")
+    client = turn.intake._database.client
+    client.set(messages_key(turn.intake._leases_key(turn.token)), "no list")
+
+    with pytest.raises(BrokerUnavailableError, match="WRONGTYPE"):
+        turn.intake.take(turn.token, [WATCHER])
+
+    client.delete(messages_key(turn.intake._leases_key(turn.token)))
+    assert [one.arrival.id for one in turn.take()] == ["a"]
 
 
 def test_a_turn_that_ends_in_order_gives_back_what_it_did_not_stage(lanes: Lanes) -> None:
@@ -447,6 +468,21 @@ def test_a_wrong_message_is_set_aside_with_its_reason(lanes: Lanes, wrong: Wrong
     assert aside.watcher == WATCHER
     assert turn.take() == []
     assert lanes.linked.store.counts().set_aside == 1
+
+
+def test_a_message_that_is_set_aside_keeps_its_headers_and_body(lanes: Lanes) -> None:
+    if lanes.kind == "memory":
+        pytest.skip("lanes in memory carry no messages of others")
+    turn = lanes.turn()
+    _foreign(lanes)
+    turn.await_messages(1)
+    turn.stage()
+
+    (aside,) = lanes.linked.store.set_asides(10)
+    whole = json.loads(aside.data)
+    assert whole["headers"]["task"] == "shop.send_mail"
+    assert whole["content-type"] == "application/json"
+    assert json.loads(b64decode(whole["body"]))[0] == ["to"]
 
 
 def test_garbage_in_a_lane_in_memory_is_set_aside(unique: str) -> None:

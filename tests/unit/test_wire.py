@@ -12,9 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kombu import serialization
+from kombu.exceptions import ContentDisallowed
 
 from builders import op
 from celery_batcher import ConfigurationError, PayloadError, wire
+from celery_batcher.wire.payloads import explain
 
 JSON = wire.accepted(["json"])
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40).filter(
@@ -50,7 +52,7 @@ def entry(**changes: Any) -> bytes:
     payload=st.binary(max_size=50),
     priority=st.integers(0, 2),
     attempt=st.integers(1, 65535),
-    enqueued_ms=st.integers(0, 2**63),
+    enqueued_ms=st.integers(0, 253_402_300_799_999),
     batchable=st.booleans(),
     registered=st.booleans(),
 )
@@ -446,6 +448,45 @@ def test_both_ways_to_read_an_envelope_read_the_same(at: int, garbage: bytes) ->
             return str(exc)
 
     assert outcome(LANE.read) == outcome(wire.decode_envelope)
+
+
+def test_an_error_that_cannot_tell_its_text_is_named_without_it() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RecursionError
+
+    assert explain(ValueError("seven")) == "ValueError: seven"
+    assert explain(Mute("seven")) == "Mute: "
+
+
+def test_reasons_are_short_and_have_nothing_of_a_payload_in_them() -> None:
+    payload = b'{"__type__": "x", "__value__": "' + b"secret" * 1000 + b'"}'
+    headers, body = message()
+
+    assert "secret" not in wire.open_blocks(stored(op("a", payload=payload)), "w", JSON).reason
+    for change in ({"task": "t" * 5000}, {"v": ["7" * 5000]}, {"n": "9" * 5000}):
+        with pytest.raises(wire.MalformedError) as caught:
+            wire.decode_message({**headers, **change}, body)
+        assert len(str(caught.value)) < 500
+
+
+def test_bytes_that_no_serializer_made_are_a_payload_only_where_the_app_accepts_them() -> None:
+    with pytest.raises(ContentDisallowed):
+        wire.decode_payload("", b"bytes", JSON)
+    with pytest.raises(ContentDisallowed):
+        wire.decode_payload("application/data", b"bytes", JSON)
+    accept = wire.accepted(["application/data"])
+    assert wire.decode_payload("application/data", b"text", accept) == "text"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [entry(enqueued_ms=253_402_300_800_000), entry(key=b"k", flags=0)],
+    ids=["after the year 9999", "a key without its flag"],
+)
+def test_what_no_producer_writes_is_malformed(data: bytes) -> None:
+    with pytest.raises(wire.MalformedError, match="impossible header"):
+        wire.split_pieces(data)
 
 
 def test_equal_bytes_have_equal_fingerprints() -> None:

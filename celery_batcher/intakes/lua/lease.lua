@@ -1,24 +1,23 @@
--- Take the oldest messages of lanes under lease, in bulk, one lane after the other. They are
--- numbered in the order in which they are taken.
+-- Take the oldest messages of lanes under lease, in bulk, lane after lane, numbered in this order.
 -- KEYS 1 hash of these leases: head (number of the oldest), first, last and call of the last take,
 --      sources ('number list' lines: from this number on, messages came from this list), 2 list of
 --      the messages, 3 registry of leases, 4 the store's hash with the turn (any key when the
 --      store is elsewhere), 5.. the lanes' lists
 -- ARGV 1 token of the turn, 2 id of this call, 3 most messages, 4 most bytes, 5 '1' to check the
 --      turn, 6 lists of a lane
--- Returns 'number:size:lane number:size:lane ...', the messages end to end, 'lane lane ...' that
---      are empty; lanes count from 0. The same messages when repeated. O(messages + lanes)
+-- Returns 'number:size:lane ...', the messages end to end, 'lane lane ...' that are empty, and of
+--      these those that are no lists; lanes count from 0. The same when repeated. O(messages + lanes)
 local call = redis.call
 local leases, list, lanes_from, each = KEYS[1], KEYS[2], 5, tonumber(ARGV[6])
-local rows, messages, empty = {}, {}, {}
+local rows, messages, empty, wrong = {}, {}, {}, {}
 local function lane_of(i) return math.floor((i - lanes_from) / each) end
 local function answer(number, message, lane)
   rows[#rows + 1] = number .. ':' .. #message .. ':' .. lane
   messages[#messages + 1] = message
 end
-if ARGV[5] == '1' and call('HGET', KEYS[4], 'turn') ~= ARGV[1] then return { '', '', '' } end
-local known, sources, head, first, last =
-  unpack(call('HMGET', leases, 'call', 'sources', 'head', 'first', 'last'))
+if ARGV[5] == '1' and call('HGET', KEYS[4], 'turn') ~= ARGV[1] then return { '', '', '', '' } end
+local known, sources, head, first, last = unpack(call('HMGET', leases, 'call', 'sources', 'head',
+  'first', 'last'))
 head, first, last = tonumber(head) or 1, tonumber(first) or 1, tonumber(last) or 0
 if known == ARGV[2] then
   local index, source = {}, nil
@@ -28,7 +27,7 @@ if known == ARGV[2] then
     source = string.match('\n' .. sources, '\n' .. number .. ' ([^\n]*)') or source
     answer(number, message, lane_of(index[source]))
   end
-  return { table.concat(rows, ' '), table.concat(messages), '' }
+  return { table.concat(rows, ' '), table.concat(messages), '', '' }
 end
 if head > last then sources = '' end
 local most, bytes, number, failed = tonumber(ARGV[3]), tonumber(ARGV[4]), last, nil
@@ -37,10 +36,11 @@ for i = lanes_from, #KEYS do
   repeat
     if number - last >= most or bytes <= 0 then break end
     local message = redis.pcall('LMOVE', KEYS[i], list, 'RIGHT', 'RIGHT')
-    if type(message) == 'table' then -- no list: what was moved before must be noted all the same
-      failed = message
-      break
-    elseif message then
+    if type(message) == 'table' then -- what was moved before must be noted all the same
+      if call('TYPE', KEYS[i]).ok == 'list' then failed = message break end
+      wrong[#wrong + 1], message = lane_of(i), false
+    end
+    if message then
       number, bytes = number + 1, bytes - #message
       if source then sources, source = sources .. number .. ' ' .. source .. '\n', nil end
       answer(number, message, lane_of(i))
@@ -56,4 +56,5 @@ if number > last then
 elseif failed then
   return failed
 end
-return { table.concat(rows, ' '), table.concat(messages), table.concat(empty, ' ') }
+rows, empty, wrong = table.concat(rows, ' '), table.concat(empty, ' '), table.concat(wrong, ' ')
+return { rows, table.concat(messages), empty, wrong }
