@@ -10,7 +10,7 @@ unexport PYTHONPATH
 unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-oldest test-pythons check bench clean rabbitmq
+.PHONY: help demo test test-unit test-oldest test-pythons check fuzz bench clean rabbitmq
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ check: $(VENV)/check/.ready ## check format, lint and types
 	@$(VENV)/check/bin/ruff format --check .
 	@$(VENV)/check/bin/ruff check .
 	@$(VENV)/check/bin/mypy --strict celery_batcher tests/typing/api.py
+
+fuzz: $(VENV)/test-unit/.ready rabbitmq ## send 100,000 damaged messages through every kind of lane
+	@$(VENV)/test-unit/bin/python tests/fuzz/campaign.py --seed $(or $(SEED),1)
 
 bench: $(VENV)/bench/.ready $(VENV)/celery-batches/.ready ## measure against plain Celery and celery-batches
 	@CELERY_BATCHES_PYTHON=$(CURDIR)/$(VENV)/celery-batches/bin/python \
