@@ -451,12 +451,12 @@ def test_both_ways_to_read_an_envelope_read_the_same(at: int, garbage: bytes) ->
 
 
 def test_an_error_that_cannot_tell_its_text_is_named_without_it() -> None:
-    class Mute(Exception):
+    class MuteError(Exception):
         def __str__(self) -> str:
             raise RecursionError
 
     assert explain(ValueError("seven")) == "ValueError: seven"
-    assert explain(Mute("seven")) == "Mute: "
+    assert explain(MuteError("seven")) == "MuteError: "
 
 
 def test_reasons_are_short_and_have_nothing_of_a_payload_in_them() -> None:
