@@ -2,6 +2,7 @@
 
 from .batch import Batch
 from .batcher import Batcher
+from .checks import Problem
 from .dead_letters import DeadLetter
 from .errors import (
     BatcherError,
@@ -34,6 +35,7 @@ __all__ = [
     "Batcher",
     "DeadLetter",
     "Operation",
+    "Problem",
     "ProvisionedResource",
     "Status",
     "Watcher",

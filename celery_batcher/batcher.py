@@ -15,6 +15,7 @@ from celery.utils import uuid
 
 from . import beat, tasks
 from .batch import Batch
+from .checks import Checker, Problem
 from .claim import Claimant
 from .clock import Clock, SystemClock
 from .config import (
@@ -110,6 +111,7 @@ class Batcher:
         self._turn = TurnThread(self.name, self._duties)
         self._started = self._stopped = False
         self._last_flush: LastFlush | None = None
+        self._checker = Checker(self)
         caller = sys._getframe(1)
         self.place = (caller.f_code.co_filename, caller.f_lineno)
         tasks.add_batcher(app, self)
@@ -370,6 +372,19 @@ class Batcher:
         limited = self.rate_limiter is not None
         return status_of(self.name, counts, set_aside, self._last_flush, limited=limited)
 
+    def check(self, timeout: float | timedelta = 1.0) -> list[Problem]:
+        """What is wrong with the store, the broker, the settings and the workers; best: nothing.
+
+        The first turn of each process logs what is found without asking workers.
+
+        Args:
+            timeout: seconds in which workers must answer.
+
+        Raises:
+            StoreUnavailableError, BrokerUnavailableError: a server does not answer.
+        """
+        return self._checker.all(check_value(DELAY, "timeout", timeout, "check"))
+
     # This process
 
     def start(self) -> None:
@@ -478,6 +493,7 @@ class Batcher:
                     limits.capacity,
                 )
             self._listeners.emit("capacity", limits.capacity)
+        self._checker.log_once()
 
     def limit(self) -> None:
         """One step of the limiter: say what is needed."""
@@ -486,6 +502,7 @@ class Batcher:
 
     def audit(self) -> None:
         """One step of the audit: forget what needs no remembering, void what never came."""
+        self._checker.watch_clock()
         self.store.forget([])
         patience = milliseconds(max(_LONGEST_PUBLISH, 2 * self.option("enqueue_timeout")))
         void = self.store.void(patience, _AUDIT_STEP)

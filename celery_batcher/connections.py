@@ -9,6 +9,7 @@ from celery import Celery
 from kombu.utils.url import maybe_sanitize_url
 
 from .errors import ConfigurationError
+from .intakes import redis as intakes_redis
 from .intakes.base import Intake
 from .intakes.kombu import KombuIntake
 from .intakes.memory import MemoryIntake, MemoryLanes
@@ -18,7 +19,7 @@ from .publishers.kombu import KombuPublisher
 from .publishers.memory import MemoryPublisher
 from .publishers.redis import RedisPublisher
 from .store import memory
-from .store.base import Store
+from .store.base import Facts, Store
 from .store.redis import RedisStore, connect
 
 _REDIS = ("redis://", "rediss://", "unix://")
@@ -69,6 +70,16 @@ def broker_url(app: Celery) -> str:
     url: Any = app.conf.broker_write_url or app.conf.broker_url or "amqp://"
     first = url[0] if isinstance(url, list | tuple) else str(url).split(";")[0]
     return str(first)
+
+
+def broker_facts(app: Celery, store: Store) -> tuple[str, Facts] | None:
+    """Where a Redis broker is and what it says of itself; None when it is none, or the store.
+
+    Raises:
+        BrokerUnavailableError: it does not answer.
+    """
+    is_redis = broker_url(app).startswith(_REDIS_BROKERS)
+    return intakes_redis.broker_facts(app, store) if is_redis else None
 
 
 def memory_lanes(url: str) -> MemoryLanes:

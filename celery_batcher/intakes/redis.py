@@ -21,8 +21,8 @@ from redis.exceptions import RedisError
 from .. import wire
 from ..errors import BrokerUnavailableError
 from ..operation import new_id
-from ..store.base import Arrival
-from ..store.redis import RedisStore
+from ..store.base import Arrival, Facts
+from ..store.redis import RedisStore, server_facts
 from .base import Leased, Taken, lane_name
 
 logger = logging.getLogger("celery_batcher")
@@ -170,6 +170,28 @@ class RedisIntake:
 def messages_key(leases: str) -> str:
     """The list of the messages that are under these leases."""
     return f"{leases}:messages"
+
+
+def broker_facts(app: Celery, store: Any) -> tuple[str, Facts] | None:
+    """Where the broker is and what it says of itself; None when its server is the store's.
+
+    Raises:
+        BrokerUnavailableError: it does not answer.
+    """
+    database = BrokerDatabase(app)
+    try:
+        with database.translated():
+            if isinstance(store, RedisStore) and _server(database.client) == _server(store.client):
+                return None
+            return database.url, server_facts(database.client)
+    finally:
+        database.close()
+
+
+def _server(client: redis.Redis) -> tuple[Any, ...] | None:
+    options = client.connection_pool.connection_kwargs
+    known = "host" in options or "path" in options
+    return _address(client)[:3] if known else None  # Sentinel names a service, not a server
 
 
 def same_database(client: redis.Redis, store: Any) -> bool:

@@ -259,6 +259,18 @@ class Dead:
     entry: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a server says of itself: its time, how it evicts, whether it writes an append-only file.
+
+    None is what it does not tell.
+    """
+
+    now_ms: int
+    eviction: str | None = None
+    append_only: bool | None = None
+
+
 class Store(Protocol):
     """Where the shared state of one batcher lives."""
 
@@ -394,3 +406,6 @@ class Store(Protocol):
 
     def retire(self, before_ms: int, most: int) -> int:
         """Remove dead letters of before a time, of all watchers; return how many there were."""
+
+    def facts(self) -> Facts:
+        """What the server says of itself."""

@@ -26,6 +26,7 @@ from .base import (
     Claim,
     Counts,
     Dead,
+    Facts,
     Limits,
     Refused,
     Released,
@@ -1024,6 +1025,10 @@ class MemoryStore:
                 del watcher.dead[: min(old, most - retired)]
                 retired += min(old, most - retired)
             return retired
+
+    def facts(self) -> Facts:
+        with self._act() as (_, _, now):
+            return Facts(now, "noeviction", True)
 
     def _letters(self, watcher: str, numbers: Sequence[int]) -> list[Dead]:
         by_number = {letter.number: letter for letter in self._watcher(watcher).dead}

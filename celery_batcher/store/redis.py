@@ -7,6 +7,7 @@ import re
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from typing import Any, cast
@@ -14,7 +15,7 @@ from typing import Any, cast
 import redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -28,6 +29,7 @@ from .base import (
     Claim,
     Counts,
     Dead,
+    Facts,
     Limits,
     Refused,
     Released,
@@ -82,6 +84,21 @@ def connect(url: str, **options: Any) -> redis.Redis:
 def _as_redis_says(match: re.Match[str]) -> str:
     """Celery's name of a TLS requirement in a URL, as redis-py has it."""
     return f"ssl_cert_reqs={match[1].lower()}"
+
+
+def server_facts(client: redis.Redis) -> Facts:
+    """What a Redis server says of itself. Managed ones forbid CONFIG, and answer INFO."""
+    try:
+        found: dict[str, Any] = {**client.info("memory"), **client.info("persistence")}
+    except ResponseError:  # forbidden
+        found = {}
+    seconds, microseconds = client.time()
+    append_only = found.get("aof_enabled")
+    return Facts(
+        seconds * 1000 + microseconds // 1000,
+        found.get("maxmemory_policy"),
+        None if append_only is None else bool(append_only),
+    )
 
 
 class RedisStore:
@@ -272,6 +289,11 @@ class RedisStore:
 
     def retire(self, before_ms: int, most: int) -> int:
         return cast(int, self._run("retire", before_ms, most))
+
+    def facts(self) -> Facts:
+        with self._translated():
+            facts = server_facts(self.client)
+        return replace(facts, now_ms=self._clock.now_ms()) if self._clock else facts
 
 
 def _arrival(one: Arrival) -> tuple[Any, ...]:

@@ -171,3 +171,10 @@ def test_g10_each_act_of_a_flush_is_one_round_trip(
     flush(bench)()
 
     assert sent == ["EVALSHA"] * 43
+
+
+def test_a_store_says_its_time_and_whether_it_keeps_what_it_has(bench: Bench) -> None:
+    facts = bench.store.facts()
+
+    assert facts.now_ms == bench.clock.now_ms()
+    assert (facts.eviction, facts.append_only) == ("noeviction", True)

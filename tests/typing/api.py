@@ -8,7 +8,15 @@ from typing import Any
 
 from celery import Celery
 
-from celery_batcher import Batch, Batcher, Operation, ProvisionedResource, Status, Throttled
+from celery_batcher import (
+    Batch,
+    Batcher,
+    Operation,
+    Problem,
+    ProvisionedResource,
+    Status,
+    Throttled,
+)
 
 app = Celery("proj", broker="memory://")
 resource = ProvisionedResource(20_000, name="cosmos", window=timedelta(seconds=1))
@@ -65,6 +73,8 @@ def produce() -> None:
     batcher.pause(timedelta(seconds=1))
     batcher.resume()
     batcher.flush()
+    problems: list[Problem] = batcher.check(timeout=timedelta(seconds=2))
+    print([(one.level, one.code, one.message) for one in problems])  # noqa: T201
     for letter in write.dead_letters:
         reason: str = letter.reason
         print(letter.id, letter.attempts, letter.died_at.isoformat(), reason)  # noqa: T201
