@@ -23,6 +23,7 @@ from pytest_celery import (
     RedisContainer,
 )
 from pytest_docker_tools import build, container, fxtr, image
+from pytest_docker_tools.wrappers import container as wrapper
 
 import docker
 from celery_batcher.embedded import EmbeddedServer
@@ -49,8 +50,10 @@ def engine_answers() -> bool:
 
 
 @pytest.fixture(params=["processes", "containers"])
-def kind(request: pytest.FixtureRequest) -> str:
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """What nodes are."""
+    # pytest-celery calls nodes by published ports; in a container, the tools forget about these.
+    monkeypatch.setattr(wrapper, "tests_inside_container", lambda: False)
     if request.param == "containers" and not engine_answers():
         pytest.skip("no container engine answers; DOCKER_HOST says where one is")
     if request.param == "processes":
