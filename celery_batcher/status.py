@@ -48,6 +48,7 @@ class Status:
         oldest_age: seconds since the oldest of the watchers' next operations was enqueued.
         dead_dropped: dead letters that had to go because a watcher had too many.
         expired_batches: batches whose worker did not settle before its deadline.
+        late_batches: batches whose outcomes came when their claim had ended: they were refused.
         halved_batches: batches that failed and were tried again in halves.
         capacity, held: of the resource; None without one.
         set_aside: messages that could not be read; `set_aside_messages` has the oldest ten.
@@ -73,6 +74,7 @@ class Status:
     dead_dropped: int
     expired_batches: int
     halved_batches: int
+    late_batches: int
     oldest_age: float | None
     capacity: int | None
     held: int | None
@@ -129,6 +131,7 @@ def status_of(
         dead_dropped=counts.dropped,
         expired_batches=counts.expired_batches,
         halved_batches=counts.halved_batches,
+        late_batches=counts.late_batches,
         oldest_age=max(ages, default=None),
         capacity=counts.capacity if limited else None,
         held=counts.held if limited else None,

@@ -214,6 +214,7 @@ class Counts:
     dropped: int = 0
     expired_batches: int = 0
     halved_batches: int = 0
+    late_batches: int = 0
     set_aside: int = 0
     paused_ms: int = 0
     draining: bool = False
@@ -348,11 +349,24 @@ class Store(Protocol):
     def commit(self, id: str, nonce: str, number: int, settlement: Settlement) -> bool:
         """Record the outcomes decided so far, the ``number``-th time for this claim.
 
-        What is undecided stays in the batch, and positions count anew. False: the claim had ended.
+        What is undecided stays in the batch, and positions count anew. False: the claim had ended,
+        which is counted, once a claim.
         """
 
     def settle(self, id: str, nonce: str, settlement: Settlement) -> bool:
-        """Record the outcomes of all that is still in the batch; False: the claim had ended."""
+        """Record the outcomes of all that is still in the batch; False: the claim had ended.
+
+        That is counted, once a claim.
+        """
+
+    def abandon(
+        self, id: str, owner: str, reason: str, *, attempt: bool = True
+    ) -> TakenBack | None:
+        """Take back a claimed batch at once, if the claim's nonce begins with its owner.
+
+        As if it had failed; or (``attempt=False``) as it was. None: the owner has no such claim, or
+        has it no more.
+        """
 
     def expire(self, token: str, limits: Limits, reason: str, most: int) -> list[TakenBack]:
         """Take back batches whose deadline has passed, some at a time, as if they had failed.

@@ -14,7 +14,8 @@ B ring                      zset   watchers that may release, by virtual time
 B open                      zset   unclaimed batches by time of release
 B claimed                   zset   claimed batches by deadline
 B offers                    zset   unclaimed batches by time of their next publication
-B settled                   zset   claims of the last minute that settled: a repeat succeeds
+B settled                   zset   claims of the last minute that settled (a repeat succeeds) or
+                                   were refused (``/late``: a repeat is not counted)
 B admitted                  hash   messages in the books: ``operations:cost:ms:watcher``
 B lanes                     set    lanes that may have messages: admit adds, idle removes
 B ids                       set    ids of live operations that are registered

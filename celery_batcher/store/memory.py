@@ -181,6 +181,8 @@ class BatcherState:
     dropped: int = 0
     expired: int = 0
     halved: int = 0
+    refused: dict[tuple[str, str], int] = field(default_factory=dict)
+    late: int = 0
 
 
 class MemoryServer:
@@ -723,7 +725,9 @@ class MemoryStore:
     def commit(self, id: str, nonce: str, number: int, settlement: Settlement) -> bool:
         with self._act() as (state, _, now):
             batch = state.batches.get(id)
-            if batch is None or batch.nonce is None or batch.nonce != nonce:
+            if batch is None:
+                return self._refuse(id, nonce, now)
+            if batch.nonce is None or batch.nonce != nonce:
                 return False
             if batch.commits < number:
                 if _misses(batch, settlement):
@@ -738,14 +742,17 @@ class MemoryStore:
         with self._act() as (state, _, now):
             batch = state.batches.get(id)
             if batch is None:
-                return (id, nonce) in state.settled
+                return (id, nonce) in state.settled or self._refuse(id, nonce, now)
             if batch.nonce is None or batch.nonce != nonce or _misses(batch, settlement):
                 return False
             self._close(batch, settlement, now)
-            state.settled[id, nonce] = now
-            for key in [key for key, at in state.settled.items() if at <= now - 60_000]:
-                del state.settled[key]
+            _note(state.settled, id, nonce, now)
             return True
+
+    def _refuse(self, id: str, nonce: str, now: int) -> bool:
+        if (id, nonce) not in self._state.settled:  # else it is a commit from before, sent again
+            self._state.late += _note(self._state.refused, id, nonce, now)
+        return False
 
     def _close(self, batch: Batch, settlement: Settlement, now: int) -> None:
         """Take a batch out of the ledger; its operations go where the outcomes say."""
@@ -843,6 +850,16 @@ class MemoryStore:
         insort(watcher.together, ones, key=lambda group: group[0].sequence)
         watcher.waiting += len(ones)
         watcher.waiting_cost += sum(one.entry.cost for one in ones)
+
+    def abandon(
+        self, id: str, owner: str, reason: str, *, attempt: bool = True
+    ) -> TakenBack | None:
+        with self._act() as (state, _, now):
+            batch = state.batches.get(id)
+            if batch is None or not (batch.nonce or "").startswith(f"{owner}/"):
+                return None
+            settlement = Settlement(self._failed(id), reason) if attempt else Settlement("g")
+            return self._take_back([id], settlement, now)[0]
 
     def expire(self, token: str, limits: Limits, reason: str, most: int) -> list[TakenBack]:
         with self._act() as (state, _, now):
@@ -961,6 +978,7 @@ class MemoryStore:
                 dropped=state.dropped,
                 expired_batches=state.expired,
                 halved_batches=state.halved,
+                late_batches=state.late,
                 set_aside=len(state.aside),
                 paused_ms=-1 if state.paused_until == -1 else max(0, state.paused_until - now),
                 draining=state.draining,
@@ -1038,6 +1056,16 @@ class MemoryStore:
 def _misses(batch: Batch, settlement: Settlement) -> bool:
     """Whether outcomes were meant for the batch before a commit whose answer was lost."""
     return len(settlement.outcomes) > 1 and len(settlement.outcomes) != len(batch.entries)
+
+
+def _note(claims: dict[tuple[str, str], int], id: str, nonce: str, now: int) -> bool:
+    """Note a claim of the last minute; False when it is noted already."""
+    for key in [key for key, at in claims.items() if at <= now - 60_000]:
+        del claims[key]
+    if (id, nonce) in claims:
+        return False
+    claims[id, nonce] = now
+    return True
 
 
 def _due(delayed: Delayed) -> tuple[int, int]:

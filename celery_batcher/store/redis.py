@@ -246,13 +246,18 @@ class RedisStore:
     def settle(self, id: str, nonce: str, settlement: Settlement) -> bool:
         return bool(self._run("settle", id, nonce, *_settlement(settlement), *settlement.forget))
 
+    def abandon(
+        self, id: str, owner: str, reason: str, *, attempt: bool = True
+    ) -> TakenBack | None:
+        row = self._run("abandon", id, owner, reason, int(attempt))
+        return _taken_back(row) if row else None
+
     def expire(self, token: str, limits: Limits, reason: str, most: int) -> list[TakenBack]:
         rows = self._run("expire", token, limits.claim_grace_ms, reason, most, limits.outage_ms)
-        return [TakenBack(id.decode(), watcher.decode(), n) for id, watcher, n in rows]
+        return [_taken_back(row) for row in rows]
 
     def probe(self, token: str, ms: int, most: int) -> list[TakenBack]:
-        rows = self._run("probe", token, ms, most)
-        return [TakenBack(id.decode(), watcher.decode(), n) for id, watcher, n in rows]
+        return [_taken_back(row) for row in self._run("probe", token, ms, most)]
 
     def pause(self, ms: int) -> bool:
         return bool(self._run("pause", ms))
@@ -331,6 +336,11 @@ def _released(id: str, row: Sequence[Any]) -> Released:
     return Released(id, watcher.decode(), operations, cost, trigger.decode(), oldest_ms)
 
 
+def _taken_back(row: Sequence[Any]) -> TakenBack:
+    id, watcher, operations = row
+    return TakenBack(id.decode(), watcher.decode(), operations)
+
+
 def _pairs(flat: Sequence[bytes]) -> dict[str, str]:
     texts = [item.decode() for item in flat]
     return dict(zip(texts[::2], texts[1::2], strict=True))
@@ -369,6 +379,7 @@ def _counts(
         dropped=of("dropped"),
         expired_batches=of("expired"),
         halved_batches=of("halved"),
+        late_batches=of("late"),
         set_aside=set_aside,
         paused_ms=-1 if paused == -1 else max(0, paused - now),
         draining=bool(of("draining")),

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from builders import START_MS, Bench, ids, op, read, read_entries
-from celery_batcher.store.base import Limits, Released, TakenBack, WatcherCounts, WatcherOptions
+from celery_batcher.store.base import (
+    Limits,
+    Released,
+    Settlement,
+    TakenBack,
+    WatcherCounts,
+    WatcherOptions,
+)
 
 SINGLE = WatcherOptions("w", max_batch_size=1)
 
@@ -125,9 +132,9 @@ def test_only_the_claim_settles_and_a_refusal_leaves_no_trace(bench: Bench) -> N
     before = bench.snapshot()
 
     assert bench.settle(batch, nonce="two") is False
-    assert bench.settle("unknown") is False
 
     assert bench.snapshot() == before
+    assert bench.settle("unknown") is False
 
 
 def test_a_settled_claim_answers_yes_again_for_a_minute_and_another_claim_no(
@@ -167,6 +174,89 @@ def test_a_batch_is_taken_back_at_its_deadline_and_the_attempt_counts(bench: Ben
     assert bench.settle(batch) is False
     again = bench.claim(bench.released())
     assert [(one.id, one.attempt) for one in read(again.blocks)] == [("a", 2), ("b", 2)]
+
+
+def test_an_owner_takes_its_claim_back_at_once_and_the_attempt_counts(bench: Bench) -> None:
+    bench.begin(WatcherOptions("w", bisect=False)).put(op("a"), op("b"))
+    batch = bench.released()
+    bench.claim(batch, nonce="host/12/x")
+
+    taken = bench.store.abandon(batch.id, "host/12", "lost")
+
+    assert taken == TakenBack(batch.id, "w", 2)
+    counts = bench.store.counts()
+    assert (counts.running, counts.running_batches, counts.waiting) == (0, 0, 2)
+    assert bench.settle(batch, nonce="host/12/x") is False
+    assert [one.attempt for one in read(bench.claim(bench.released()).blocks)] == [2, 2]
+
+
+def test_what_an_owner_takes_back_is_halved_as_if_it_had_failed(bench: Bench) -> None:
+    bench.begin().put_many("ab")
+    batch = bench.released()
+    bench.claim(batch, nonce="host/12/x")
+
+    assert bench.store.abandon(batch.id, "host/12", "lost") == TakenBack(batch.id, "w", 2)
+
+    assert bench.drain() == [["a"], ["b"]]
+    assert bench.store.counts().halved_batches == 1
+
+
+def test_an_owner_gives_its_claim_back_and_no_attempt_counts(bench: Bench) -> None:
+    bench.begin(WatcherOptions("w", max_attempts=1)).put_many("ab")
+    batch = bench.released()
+    bench.claim(batch, nonce="host/12/x")
+
+    assert bench.store.abandon(batch.id, "host/12", "", attempt=False) is not None
+
+    assert [one.attempt for one in read(bench.claim(bench.released()).blocks)] == [1, 1]
+
+
+def test_what_is_taken_back_keeps_what_was_committed_and_dies_of_its_last_attempt(
+    bench: Bench,
+) -> None:
+    bench.begin(WatcherOptions("w", max_attempts=1)).put_many("ab")
+    batch = bench.released()
+    bench.claim(batch, nonce="host/12/x")
+    assert bench.store.commit(batch.id, "host/12/x", 1, Settlement("d-"))
+
+    assert bench.store.abandon(batch.id, "host/12", "lost") == TakenBack(batch.id, "w", 1)
+
+    assert [dead.reason for dead in bench.store.dead("w", 10)] == ["lost"]
+    counts = bench.store.counts()
+    assert (counts.done, counts.dead, counts.unsettled_cost) == (1, 1, 0)
+
+
+def test_no_owner_takes_back_what_is_open_settled_or_claimed_by_another(bench: Bench) -> None:
+    bench.begin(SINGLE).put_many("abc")
+    open, settled, anothers = (bench.released() for _ in "abc")
+    bench.claim(settled, nonce="host/1/x")
+    assert bench.settle(settled, nonce="host/1/x")
+    bench.claim(anothers, nonce="host/12/x")
+    before = bench.snapshot()
+
+    for id in (open.id, settled.id, anothers.id, "unknown"):
+        assert bench.store.abandon(id, "host/1", "lost") is None
+
+    assert bench.snapshot() == before
+
+
+def test_outcomes_after_the_end_of_their_claim_are_refused_and_counted_once(bench: Bench) -> None:
+    bench.begin(SINGLE).put_many("ab")
+    late, settled = bench.released(), bench.released()
+    bench.claim(late, ms=100)
+    bench.claim(settled)
+    assert bench.settle(settled)
+    bench.clock.advance(0.1)
+    bench.store.expire(bench.token, bench.limits, "late", 10)
+    assert bench.store.counts().late_batches == 0
+
+    assert not bench.store.commit(late.id, "n", 1, Settlement("d"))
+    assert not bench.settle(late)
+    assert not bench.settle(late)
+    assert bench.settle(settled)
+    assert not bench.store.commit(settled.id, "n", 1, Settlement("d"))  # from before, sent again
+
+    assert bench.store.counts().late_batches == 1
 
 
 def test_an_operation_that_expires_in_its_last_attempt_is_dead_with_the_reason(

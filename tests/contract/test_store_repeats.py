@@ -19,12 +19,14 @@ Act = Callable[[Bench], Any]
 def busy(bench: Bench) -> Bench:
     """A store in which every act has something to do; batches are named after their state."""
     bench.begin(WatcherOptions("w", max_batch_size=2), capacity=100, flush_ms=1000)
-    for at in range(7):
+    for at in range(8):
         bench.put(op(f"{at}a", registered=True), op(f"{at}b", key="k"), id=f"staged{at}")
     bench.put(b"", id="bad")
     for name in ("done", "late", "running", "dead"):
         bench.release(name)
         bench.claim(name, ms=100 if name == "late" else 60_000)
+    bench.release("ours")
+    bench.claim("ours", nonce="me/1")
     bench.settle("done")
     bench.settle("dead", "x", reason="why")
     bench.store.expire(bench.token, bench.limits, "seen", 1)
@@ -55,6 +57,9 @@ SAME_ANSWER: dict[str, Act] = {
     "settle, again": lambda b: b.store.settle("running", "n", Settlement("r", "why")),
     "settle, mixed": lambda b: b.store.settle("running", "n", Settlement("xg", "why")),
     "settle, later": lambda b: b.store.settle("running", "n", Settlement("r", delays={0: 500})),
+    "settle, late": lambda b: b.store.settle("late", "n", Settlement("d")),
+    "commit, late": lambda b: b.store.commit("late", "n", 1, Settlement("d")),
+    "abandon, another's": lambda b: b.store.abandon("running", "me", "lost"),
     "commit": lambda b: b.store.commit("running", "n", 1, Settlement("d-")),
     "commit, all": lambda b: b.store.commit("running", "n", 1, Settlement("r", "why")),
     "set_asides": lambda b: b.store.set_asides(9),
@@ -73,6 +78,8 @@ SAME_STATE: dict[str, Act] = {
     ),
     "offer": lambda b: b.store.offer(b.token, 9),
     "expire": lambda b: b.store.expire(b.token, b.limits, "late", 9),
+    "abandon": lambda b: b.store.abandon("ours", "me", "lost"),
+    "abandon, no attempt counted": lambda b: b.store.abandon("ours", "me", "", attempt=False),
     "probe": lambda b: (b.store.settle("running", "n", Settlement()), b.store.probe(b.token, 0, 9)),
     "redrive": lambda b: b.store.redrive("w", [1, 99]),
     "purge": lambda b: b.store.purge("w", [1, 99]),

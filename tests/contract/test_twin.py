@@ -265,16 +265,22 @@ class Pair:
     def work(self, outcomes: str, delay: int, committed: str) -> None:
         """The newest batch on its whole way, which chance seldom finds."""
         self.release()
-        self.claim(-1, "n", 60_000)
+        self.claim(-1, "n/1", 60_000)
         if committed:
-            self.commit(-1, "n", 1, committed, delay)
-        self.settle(-1, "n", outcomes, delay)
+            self.commit(-1, "n/1", 1, committed, delay)
+        self.settle(-1, "n/1", outcomes, delay)
 
     def expire(self, most: int) -> None:
         for late in self.both("expire", "turn", self.limits, "late", most):
             halved = self.books.bisect[late.watcher] and late.operations > 1
             self.books.take_out(late.id, "h" if halved else "r")
             self.books.expired += 1
+
+    def abandon(self, which: int, owner: str, attempt: bool) -> None:
+        lost = self.both("abandon", self._batch(which), owner, "lost", attempt=attempt)
+        if lost:
+            halved = self.books.bisect[lost.watcher] and lost.operations > 1
+            self.books.take_out(lost.id, "g" if not attempt else "h" if halved else "r")
 
     def probe(self, ms: int, most: int) -> None:
         for recalled in self.both("probe", "turn", ms, most):
@@ -346,7 +352,7 @@ def act(name: str, *args: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any
 
 which = st.integers(-4, 3)
 watcher = st.sampled_from(WATCHERS)
-nonce = st.sampled_from(["n", "n", "n", "other"])
+nonce = st.sampled_from(["n/1", "n/1", "n/1", "other/1"])
 all_decided = st.sampled_from(["d", "r", "g", "x", "h", "a", "drgx", "gd", "rr", "hd", "hhax"])
 some_decided = st.sampled_from(["d", "d-", "r-", "-xg", "h-"])
 delay = st.sampled_from([0, 0, 1, 700])
@@ -394,6 +400,7 @@ acts = st.one_of(
     act("withdraw", which),
     act("repeat", which),
     act("expire", st.integers(1, 3)),
+    act("abandon", which, st.sampled_from(["n", "other"]), st.booleans()),
     act("probe", st.sampled_from([0, 1000]), st.integers(1, 3)),
     act("offer", st.integers(1, 3)),
     act("published", which),

@@ -1,11 +1,13 @@
 -- Record the outcomes that a handler has decided so far; the undecided stay in the batch.
 -- ARGV 3 id, 4 nonce of the claim, 5 which commit of this claim it is, 6 outcomes, 7 reason,
 --      8 details (putback.lua)
--- Returns 1, also when this commit was recorded before; 0 when the claim had ended. O(operations)
--- @include header blocks index together returning dead putback
+-- Returns 1, also when this commit was recorded before; 0 when the claim had ended, which is
+-- counted once. O(operations)
+-- @include header blocks index together returning dead putback ending
 local id, number = ARGV[3], tonumber(ARGV[5])
 local b = read_batch(id)
-if not b or b.state ~= 'claimed' or b.nonce ~= ARGV[4] then return 0 end
+if not b then return settled_before(id, ARGV[4]) and 0 or refuse(id, ARGV[4]) end
+if b.state ~= 'claimed' or b.nonce ~= ARGV[4] then return 0 end
 if (tonumber(b.commits) or 0) >= number then return 1 end
 if misses(b, ARGV[6]) then return 0 end
 local blocks, details = call('LRANGE', blocks_key(id), 0, -1), read_details(ARGV[8])

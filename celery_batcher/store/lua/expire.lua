@@ -3,7 +3,7 @@
 -- ARGV 3 token, 4 claim_grace_ms, 5 reason, 6 how many at most, 7 outage_ms: a silence this long
 --      is one
 -- Returns per batch {id, watcher, operations}. O(operations of the batches)
--- @include header blocks index together returning dead putback
+-- @include header blocks index together returning dead putback ending
 if call('HGET', META, 'turn') ~= ARGV[3] then return {} end
 local seen = num(META, 'expire_ms')
 if seen > 0 and now - seen > tonumber(ARGV[7]) then
@@ -14,8 +14,7 @@ if num(META, 'spare_until') > now then return {} end
 local expired, operations = {}, 0
 for _, id in ipairs(call('ZRANGEBYSCORE', CLAIMED, '-inf', now, 'LIMIT', 0, ARGV[6])) do
   local b = read_batch(id)
-  close_batch(id, b, failed(b), ARGV[5])
-  expired[#expired + 1] = { id, b.watcher, tonumber(b.n) }
+  expired[#expired + 1] = take_back(id, b, ARGV[5])
   operations = operations + b.n
   if operations >= TAKEN_BACK then break end
 end

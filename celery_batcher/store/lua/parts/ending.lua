@@ -1,0 +1,16 @@
+-- How a claim ends that did not settle.
+
+-- Its operations are given back as if they had failed. Returns what the callers answer per batch.
+local function take_back(id, b, reason)
+  close_batch(id, b, failed(b), reason)
+  return { id, b.watcher, tonumber(b.n) }
+end
+
+local function settled_before(id, nonce) return call('ZSCORE', SETTLED, id .. '/' .. nonce) end
+
+-- Outcomes that come when their claim has ended: refused, and counted once a claim.
+local function refuse(id, nonce)
+  call('ZREMRANGEBYSCORE', SETTLED, '-inf', now - 60000)
+  add(META, 'late', call('ZADD', SETTLED, 'NX', now, id .. '/' .. nonce .. '/late'))
+  return 0
+end
