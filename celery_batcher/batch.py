@@ -34,6 +34,7 @@ class Batch(Sequence[Operation]):
     clock: Clock
     policy: RetryPolicy = field(default_factory=RetryPolicy, repr=False, compare=False)
     record: Callable[[], None] | None = field(default=None, repr=False, compare=False)
+    check: Callable[[], None] | None = field(default=None, repr=False, compare=False)
     decisions: Decisions = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -91,12 +92,19 @@ class Batch(Sequence[Operation]):
         """
         if self.record is not None and self.decisions.pending:
             self.record()
+        if self.check is not None:
+            self.check()
 
     def __len__(self) -> int:
         return len(self.operations)
 
     def __iter__(self) -> Iterator[Operation]:
-        return iter(self.operations)
+        return iter(self.operations) if self.check is None else self._while_in_time(self.check)
+
+    def _while_in_time(self, check: Callable[[], None]) -> Iterator[Operation]:
+        for operation in self.operations:
+            check()
+            yield operation
 
     @overload
     def __getitem__(self, index: int) -> Operation: ...

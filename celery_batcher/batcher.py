@@ -519,8 +519,10 @@ class Batcher:
     def _publish(self, batches: Sequence[Released]) -> list[str]:
         return tasks.publish_batches(self.app, self._watchers, batches)
 
-    def run_batch(self, watcher: Watcher, batch_id: str) -> dict[str, Any]:
-        """What a watcher's task does in a worker."""
+    def run_batch(
+        self, watcher: Watcher, batch_id: str, *, soft_limited: bool = False
+    ) -> dict[str, Any]:
+        """What a watcher's task does in a worker. ``soft_limited``: Celery ends it in time."""
         return Claimant(
             app=self.app,
             store=self.store,
@@ -532,6 +534,7 @@ class Batcher:
             policy=watcher.retry_policy,
             listeners=self._listeners,
             emit_batch=self.option("emit_batch"),
+            soft_limited=soft_limited,
         ).run(batch_id)
 
 

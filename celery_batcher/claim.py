@@ -26,6 +26,7 @@ from .events import Listeners
 from .operation import Operation, new_id
 from .outcomes import BACK, DONE, Outcome, RetryPolicy, reason_of
 from .store.base import Limits, Settlement, Store
+from .worker.stopping import HandlerStopped, is_stopped, told_to_end
 
 logger = logging.getLogger("celery_batcher")
 
@@ -45,6 +46,11 @@ _RENEWALS = 10
 """Times that a late handler's hold is renewed before its batch is given back."""
 
 
+def owner(pid: int) -> str:
+    """What the nonces of a process's claims begin with."""
+    return f"{socket.gethostname()}/{pid}"
+
+
 @dataclass(frozen=True, slots=True)
 class Claimant:
     """Everything that running one batch of one watcher needs."""
@@ -59,6 +65,7 @@ class Claimant:
     listeners: Listeners
     emit_batch: bool
     policy: RetryPolicy = field(default_factory=RetryPolicy)
+    soft_limited: bool = False
 
     def run(self, batch_id: str) -> dict[str, Any]:
         """Claim the batch and handle it; return what became of it.
@@ -67,7 +74,7 @@ class Claimant:
             Whatever the handler raised, after its operations were given back.
             ClaimExpiredError: the handler outlived its claim; others have its operations.
         """
-        nonce = f"{socket.gethostname()}/{os.getpid()}/{new_id()}"
+        nonce = f"{owner(os.getpid())}/{new_id()}"
         before = self.clock.monotonic()
         lifetime = milliseconds(self.operation_time) + self.limits.claim_grace_ms
         accept = wire.accepted(self.app.conf.accept_content)
@@ -81,7 +88,7 @@ class Claimant:
         claimed = _Claimed(self, batch_id, nonce, opened, deadline)
         batch = claimed.batch
         if self.emit_batch:  # before time is taken: a slow listener makes a handler start late
-            self.listeners.emit("batch", len(batch), self.watcher, list(batch))
+            self.listeners.emit("batch", len(batch), self.watcher, list(batch.operations))
         try:
             in_time = self._in_time(batch_id, nonce, before)
         except BaseException:
@@ -139,7 +146,9 @@ class _Claimed:
             claimant.clock,
             policy=claimant.policy,
             record=self.commit,
+            check=None if claimant.soft_limited else self._check,
         )
+        self._out_of_time = self._ended = False
 
     def handle(self) -> dict[str, Any]:
         """Call the handler and settle; return what became of the operations."""
@@ -157,6 +166,11 @@ class _Claimed:
                 self.settle(BACK)
             return {"batch": "throttled", **self._summary()}
         except BaseException as exc:
+            if self._worker_ends(exc):
+                self.settle(BACK)
+                if isinstance(exc, SystemExit):
+                    raise
+                return {"batch": "stopped", **self._summary()}
             reason = reason_of(traceback.format_exc(limit=-20))
             self.settle(claimant.policy.after_error(exc, self._undecided(), reason), reason)
             if halved := self._became["h"]:
@@ -164,6 +178,25 @@ class _Claimed:
             raise
         self.settle(DONE)
         return {"done": 0, **self._summary(), "cost": batch.cost}
+
+    def _worker_ends(self, error: BaseException) -> bool:
+        """Whether the handler was broken off because its worker ends. A killed one was too slow."""
+        if is_stopped(self._id):
+            return not isinstance(error, Exception)
+        return told_to_end(error) and self.batch.remaining > 0
+
+    def _check(self) -> None:
+        """The handler looks at the batch: may it go on? No signal tells it, unless it is prefork's.
+
+        Raises:
+            SoftTimeLimitExceeded: the operation time is over; once, as a signal would come.
+            HandlerStopped: the worker ends.
+        """
+        if is_stopped(self._id):
+            raise HandlerStopped
+        if not self._out_of_time and self.batch.remaining <= 0:
+            self._out_of_time = True
+            raise SoftTimeLimitExceeded
 
     def _summary(self) -> dict[str, int]:
         summary: Counter[str] = Counter()
@@ -254,6 +287,8 @@ class _Claimed:
         It comes once, and the claim's grace is for what is left to do.
         """
         claimant = self._claimant
+        if self._ended:
+            raise self._expired()
         grace = claimant.limits.claim_grace_ms / 1000
         deadline = claimant.clock.monotonic() + claimant.operation_time + grace
         patience = Patience(claimant.clock, deadline)
@@ -271,11 +306,16 @@ class _Claimed:
                 continue
             if recorded:
                 return interrupted
-            raise ClaimExpiredError(
-                f"batch {self._id} of {claimant.watcher}: its claim of "
-                f"{claimant.operation_time} s (and grace) had ended before it was settled; "
-                "its operations were given to others. Raise max_operation_time, or do less a batch"
-            )
+            self._ended = True
+            raise self._expired()
+
+    def _expired(self) -> ClaimExpiredError:
+        claimant = self._claimant
+        return ClaimExpiredError(
+            f"batch {self._id} of {claimant.watcher}: its claim of "
+            f"{claimant.operation_time} s (and grace) had ended before it was settled; "
+            "its operations were given to others. Raise max_operation_time, or do less a batch"
+        )
 
 
 def _settlement(

@@ -10,12 +10,15 @@ from weakref import WeakKeyDictionary
 
 from celery import Celery, shared_task, signals
 from celery.exceptions import Reject
+from celery.utils.imports import symbol_by_name
 from kombu.exceptions import KombuError
 
 from . import wire
 from .errors import BrokerUnavailableError, ConfigurationError
 from .intakes.base import lane_name
 from .store.base import Released
+from .worker.children import look_after_children
+from .worker.stopping import soft_limited
 
 if TYPE_CHECKING:
     from .batcher import Batcher
@@ -49,6 +52,11 @@ def add_batcher(app: Celery | None, batcher: Batcher) -> None:
 def find_batcher(app: Celery, name: str) -> Batcher | None:
     """The batcher of this name, as this process has it."""
     return _of_app.get(app, {}).get(name) or _of_any_app.get(name)
+
+
+def batcher_of(app: Celery, watcher: str) -> Batcher | None:
+    """The batcher that has a watcher of this name, as this process knows it."""
+    return next((one for one in batchers(app) if watcher in one.watchers), None)
 
 
 def batchers(app: Celery) -> list[Batcher]:
@@ -98,6 +106,19 @@ def return_to_lane(self: Any, name: str, watcher: str, data: str) -> None:
     raise Reject("a message of a lane is no task", requeue=True)
 
 
+class _BatchRequest:
+    """The attribute ``Request`` of a watcher's task: made of what the app's own tasks have there.
+
+    It is made when a worker asks: nobody else needs it, or a class of requests at all.
+    """
+
+    def __get__(self, task: Any, task_class: type) -> type:
+        from .worker.request import gives_back
+
+        own: Any = super(task_class, task_class)
+        return gives_back(symbol_by_name(own.Request))
+
+
 def add_watcher(
     app: Celery | None, watcher: Watcher, *, queue: str | None, ignore_result: bool
 ) -> None:
@@ -121,13 +142,20 @@ def add_watcher(
     def handle(task: Any, batch_id: str) -> dict[str, Any]:
         # A module that was loaded again has replaced both, and Celery kept the task.
         current = find_batcher(task.app, batcher.name) or batcher
-        return current.run_batch(current.watchers.get(name, watcher), batch_id)
+        return current.run_batch(
+            current.watchers.get(name, watcher), batch_id, soft_limited=soft_limited(task.request)
+        )
 
     if watcher.__name__.isidentifier():  # a lambda's is not, and Celery writes code with it
         handle.__name__ = handle.__qualname__ = watcher.__name__
     handle.__module__ = watcher.__module__
     handle.__doc__ = watcher.__doc__
-    options: dict[str, Any] = {"name": name, "bind": True, "ignore_result": ignore_result}
+    options: dict[str, Any] = {
+        "name": name,
+        "bind": True,
+        "ignore_result": ignore_result,
+        "Request": _BatchRequest(),
+    }
     if app is None:
         shared_task(**options)(handle)
     else:
@@ -201,5 +229,6 @@ def _leave_turns(**_: Any) -> None:
         found.leave()
 
 
+signals.worker_ready.connect(look_after_children, weak=False)
 signals.worker_process_shutdown.connect(_leave_turns, weak=False)
 signals.worker_shutdown.connect(_leave_turns, weak=False)

@@ -11,6 +11,9 @@ ok     nothing; so does every attempt that is not listed
 raise  raise an error
 hang   sleep for a minute, unless a limit ends it
 gate   wait until the file ``gate`` is in the project's directory
+slow   sleep for 0.2 s
+die    kill the process
+stuck  go on for ever, whatever error is raised
 late   return two seconds after the batch's deadline
 spin   keep the processor busy for 30 ms
 commit decide that the operation is done, and commit
@@ -23,8 +26,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,8 +104,14 @@ class Recorder:
             self._take_time(action, batch)
 
     def _take_time(self, action: str, batch: Batch) -> None:
-        if action == "hang":
-            time.sleep(60)
+        if action in ("hang", "slow"):
+            time.sleep({"hang": 60, "slow": 0.2}[action])
+        elif action == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif action == "stuck":
+            while True:
+                with suppress(Exception):
+                    time.sleep(60)
         elif action == "gate":
             while not (self._directory / "gate").exists():
                 time.sleep(0.01)
