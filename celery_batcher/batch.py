@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import overload
+from typing import Any, overload
 
 from .clock import Clock
 from .config import DELAY, check_value
@@ -50,13 +50,17 @@ class Batch(Sequence[Operation]):
         """Seconds until the operation time is over; negative when it is."""
         return self.deadline - self.clock.monotonic()
 
-    def done(self, operation: Operation) -> None:
+    def done(self, operation: Operation, result: Any = None) -> None:
         """The operation is done, whatever happens to the others.
+
+        Args:
+            result: what `app.AsyncResult(operation.id).get()` returns where the watcher keeps
+                results (``ignore_result=False``); elsewhere it is dropped.
 
         Raises:
             OutcomeError: it is not of this batch, or its outcome is committed already.
         """
-        self.decisions.decide(operation, DONE)
+        self.decisions.decide(operation, DONE if result is None else Outcome("d", result=result))
 
     def retry(self, operation: Operation, *, after: float | timedelta | None = None) -> None:
         """Try the operation again: it counts as an attempt, and after the last it is dead.

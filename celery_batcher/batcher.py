@@ -48,6 +48,7 @@ from .operation import Operation, check_cost, new_id
 from .packing import Encoder
 from .publishers.base import Outgoing
 from .resources.base import Resource
+from .results import Results
 from .status import LastFlush, Status, status_of
 from .store.base import Admission, Limits, Released, Store
 from .turn import Duties, Rhythm, TurnThread, one_flush
@@ -199,7 +200,8 @@ class Batcher:
             cost: of operations that are enqueued without one; a number or a function of the
                 payload.
             queue: the Celery queue of its batches; by default Celery's routing.
-            ignore_result: whether Celery keeps no result of the batch's task.
+            ignore_result: False keeps results in Celery's result backend: of each operation, under
+                its id, and of the batch.
             options: ``max_batch_size`` (500), ``max_attempts`` (3, 0: no limit),
                 ``max_operation_time`` (the batcher's), ``max_concurrent_batches``, ``weight``
                 (1), ``batch_by_key`` (False), ``max_dead_letters`` (10,000: the oldest go); and as
@@ -523,6 +525,7 @@ class Batcher:
         self, watcher: Watcher, batch_id: str, *, soft_limited: bool = False
     ) -> dict[str, Any]:
         """What a watcher's task does in a worker. ``soft_limited``: Celery ends it in time."""
+        results = Results(self.app, watcher.name, watcher.max_attempts)
         return Claimant(
             app=self.app,
             store=self.store,
@@ -535,6 +538,7 @@ class Batcher:
             listeners=self._listeners,
             emit_batch=self.option("emit_batch"),
             soft_limited=soft_limited,
+            results=results if watcher.keeps_results else None,
         ).run(batch_id)
 
 

@@ -25,6 +25,7 @@ from .errors import ClaimExpiredError, StoreUnavailableError, Throttled
 from .events import Listeners
 from .operation import Operation, new_id
 from .outcomes import BACK, DONE, Outcome, RetryPolicy, reason_of
+from .results import Results
 from .store.base import Limits, Settlement, Store
 from .worker.stopping import HandlerStopped, is_stopped, told_to_end
 
@@ -66,6 +67,7 @@ class Claimant:
     emit_batch: bool
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     soft_limited: bool = False
+    results: Results | None = None
 
     def run(self, batch_id: str) -> dict[str, Any]:
         """Claim the batch and handle it; return what became of it.
@@ -172,7 +174,8 @@ class _Claimed:
                     raise
                 return {"batch": "stopped", **self._summary()}
             reason = reason_of(traceback.format_exc(limit=-20))
-            self.settle(claimant.policy.after_error(exc, self._undecided(), reason), reason)
+            undecided = claimant.policy.after_error(exc, self._undecided(), reason)
+            self.settle(undecided, reason, error=exc)
             if halved := self._became["h"]:
                 claimant.listeners.emit("bisect", halved, claimant.watcher, self._id)
             raise
@@ -234,6 +237,7 @@ class _Claimed:
             lambda: store.commit(self._id, self._nonce, number, settlement)
         )
         self._unrecorded = None
+        interrupted = self._store_results(outcomes) or interrupted
         decided = [one is not _UNDECIDED for one in outcomes]
         self._became.update(compress((one.kind for one in outcomes), decided))
         left = list(zip(self._left, outcomes, decided, strict=True))
@@ -243,12 +247,19 @@ class _Claimed:
         )
         return interrupted
 
-    def settle(self, undecided: Outcome | Callable[[Operation], Outcome], reason: str = "") -> None:
+    def settle(
+        self,
+        undecided: Outcome | Callable[[Operation], Outcome],
+        reason: str = "",
+        *,
+        error: BaseException | None = None,
+    ) -> None:
         """Record the outcome of all operations, until the store has it.
 
         Args:
             undecided: what becomes of operations that the handler left undecided.
             reason: why, for those whose outcome has no other reason.
+            error: what the handler raised, if that is the reason.
 
         Raises:
             ClaimExpiredError: the claim had ended before.
@@ -259,6 +270,18 @@ class _Claimed:
         store = self._claimant.store
         self._until_recorded(lambda: store.settle(self._id, self._nonce, settlement))
         self._became.update(one.kind for one in outcomes)
+        self._store_results(outcomes, error, reason)
+
+    def _store_results(
+        self, outcomes: Sequence[Outcome], error: BaseException | None = None, reason: str = ""
+    ) -> SoftTimeLimitExceeded | None:
+        """Store the results of what was recorded, where the watcher keeps them."""
+        results, operations = self._claimant.results, self._opened.operations
+        if results is None:
+            return None
+        recorded = zip(self._left, outcomes, strict=True)
+        known = [(operations[at], outcome) for at, outcome in recorded if at is not None]
+        return results.store(known, error, reason)
 
     def _outcomes(self, undecided: Outcome | Callable[[Operation], Outcome]) -> list[Outcome]:
         """What becomes of each operation that is left, in the store's order."""

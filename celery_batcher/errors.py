@@ -17,6 +17,7 @@
       EnqueueUncertainError (ConnectionError)   published, or not: enqueue again with the id
       StoreUnavailableError (ConnectionError)   the store did not answer
       BrokerUnavailableError (ConnectionError)  the broker did not answer
+      OperationFailedError (RuntimeError)  an operation is dead: what its result raises
       OutcomeError (ValueError)            an outcome for a wrong operation, or one decided before
       ClaimExpiredError (TimeoutError)     the handler was too late; its outcome was refused
     Throttled                              raised by handlers: the store asked for less
@@ -73,6 +74,10 @@ class TooManyAttemptsError(BatcherError, RuntimeError):
         super().__init__(message)
         self.attempt = attempt
         self.max_attempts = max_attempts
+
+
+class OperationFailedError(BatcherError, RuntimeError):
+    """An operation is dead, and no error of its handler says why: its reason is the message."""
 
 
 class PayloadError(BatcherError, TypeError):

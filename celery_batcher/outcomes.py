@@ -21,6 +21,7 @@ class Outcome:
     kind: str
     reason: str = ""
     delay_ms: int = 0
+    result: Any = None
 
 
 DONE, BACK = Outcome("d"), Outcome("g")

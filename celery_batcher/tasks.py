@@ -133,6 +133,7 @@ def add_watcher(
             raise ConfigurationError(
                 f"batcher {other.name} has a watcher {name} already; give this one another name"
             )
+    watcher.keeps_results = not ignore_result
     watcher.queue = queue  # Celery 5.7 warns of queues as attributes of tasks
     registered = _names_of_any_app if app is None else _names_of_app.setdefault(app, set())
     if name in registered:
@@ -211,6 +212,8 @@ def _publish_batch(app: Celery, watcher: Watcher | None, batch: Released, produc
         grace = watcher.batcher.option("claim_grace")
         options["soft_time_limit"] = watcher.operation_time
         options["time_limit"] = watcher.operation_time + grace
+        if watcher.keeps_results:  # but whoever publishes does not wait for that of the batch
+            options |= {"ignore_result": True, "headers": {"ignore_result": False}}
         if watcher.queue is not None:
             options["queue"] = watcher.queue
     task = app.tasks.get(batch.watcher)

@@ -49,6 +49,7 @@ class Watcher:
         self.name = name
         self.cost = cost
         self.queue: str | None = None
+        self.keeps_results = False
         self.max_batch_size: int = options["max_batch_size"]
         self.max_attempts: int = options["max_attempts"]
         self.max_operation_time: float | None = options["max_operation_time"]

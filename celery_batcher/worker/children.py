@@ -14,7 +14,7 @@ _EVERY = 0.5
 def look_after_children(sender: Any, **_: Any) -> None:
     """Let the pool of a worker that is ready look for children that ended, twice a second."""
     hub, pool = getattr(sender, "hub", None), getattr(sender, "pool", None)
-    if hub is not None and getattr(pool, "uses_semaphore", False):  # processes, on an event loop
+    if hub is not None and pool is not None and pool.uses_semaphore:  # processes, an event loop
         known = getattr(sender, "_celery_batcher_children", None)
         if known is not None:  # from before a connection was lost
             known.cancel()

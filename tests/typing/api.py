@@ -45,6 +45,7 @@ def write(batch: Batch) -> None:
     seconds: float = batch.remaining
     print(names)  # noqa: T201
     batch.done(first)
+    batch.done(first, {"rows": 3})
     batch.retry(first, after=2.0)
     batch.fail(first, "no such customer")
     batch.commit()

@@ -35,7 +35,7 @@ METHODS = {
     "ProvisionedResource": "(capacity, *, name=None, window=1.0)",
     "ProvisionedResource.capacity": "(self)",
     "ProvisionedResource.max_capacity": "(self)",
-    "Batch.done": "(self, operation)",
+    "Batch.done": "(self, operation, result=None)",
     "Batch.retry": "(self, operation, *, after=None)",
     "Batch.fail": "(self, operation, reason)",
     "Batch.commit": "(self)",
@@ -43,7 +43,7 @@ METHODS = {
     "Operation": "(id, watcher, cost, payload, attempt=1, batchable=True, key=None, "
     "priority='normal')",
 }
-BY_POSITION = {"Operation", "Batch.fail"}
+BY_POSITION = {"Operation", "Batch.done", "Batch.fail"}
 TREE = {
     "ConfigurationError": ValueError,
     "ImproperOrderError": RuntimeError,
@@ -59,6 +59,7 @@ TREE = {
     "EnqueueUncertainError": ConnectionError,
     "StoreUnavailableError": ConnectionError,
     "BrokerUnavailableError": ConnectionError,
+    "OperationFailedError": RuntimeError,
     "OutcomeError": ValueError,
     "ClaimExpiredError": TimeoutError,
 }
