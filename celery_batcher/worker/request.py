@@ -49,8 +49,10 @@ class GivesBack(_Request):
         finally:
             if not return_ok:
                 cancelled = getattr(self, "_already_cancelled", False)
-                reason = f"the process of its handler was lost: {exc_info.exception}"
-                self._give_back(reason, attempt=not cancelled)
+                error = getattr(exc_info.exception, "exc", exc_info.exception)  # without traceback
+                self._give_back(
+                    f"the process of its handler was lost: {error!r}", attempt=not cancelled
+                )
 
     def cancel(self, pool: Any, *args: Any, **kwargs: Any) -> None:
         """The worker ends, and does not wait for the handler."""

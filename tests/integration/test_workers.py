@@ -66,7 +66,7 @@ def test_a_handler_that_takes_too_long_is_interrupted_and_what_it_decided_stays(
 ) -> None:
     decided, *rest = enqueue(fleet, "short", ["commit"], *[["slow"]] * 9)
 
-    eventually(lambda: attempts(fleet, rest) == [{1: 1, 2: 1}] * 9)
+    eventually(lambda: attempts(fleet, rest) == [{1: 1, 2: 1}] * 9, timeout=30)
 
     assert attempts(fleet, [decided]) == [{1: 1}]
     first = next(start for start in fleet.journal.starts() if start.operations[0][0] == decided)
@@ -81,7 +81,7 @@ def test_a_handler_that_takes_too_long_is_interrupted_and_what_it_decided_stays(
 def test_a_killed_childs_operations_come_back_at_once(fleet: Fleet) -> None:
     ids = enqueue(fleet, "long", ["die"], ["ok"])
 
-    eventually(lambda: attempts(fleet, ids) == [{1: 1, 2: 1}] * 2)
+    eventually(lambda: attempts(fleet, ids) == [{1: 1, 2: 1}] * 2, timeout=30)
 
     fleet.processes[0].await_log("the process of its handler was lost")
 
@@ -92,7 +92,7 @@ def test_a_handler_that_cannot_be_interrupted_is_killed_and_others_get_its_opera
 ) -> None:
     ids = enqueue(fleet, "short", ["stuck"], ["ok"])
 
-    eventually(lambda: attempts(fleet, ids) == [{1: 1, 2: 1}] * 2)
+    eventually(lambda: attempts(fleet, ids) == [{1: 1, 2: 1}] * 2, timeout=30)
 
     fleet.processes[0].await_log("Hard time limit")
 
@@ -105,7 +105,7 @@ def test_a_cold_shutdown_hands_back_what_is_not_decided(fleet: Fleet) -> None:
     os.kill(process.pid, signal.SIGQUIT)
     worker(fleet)
 
-    eventually(lambda: attempts(fleet, rest) == [{1: 2}] * 99)
+    eventually(lambda: attempts(fleet, rest) == [{1: 2}] * 99, timeout=30)
     assert attempts(fleet, [decided]) == [{1: 1}]
     (batcher,) = fleet.project.batchers.values()
     assert (batcher.status().expired_batches, batcher.status().late_batches) == (0, 0)
