@@ -109,6 +109,17 @@ def test_a_killed_childs_batch_comes_back_and_the_attempt_counts(
     assert attempts(site, batcher) == [2]
 
 
+def test_a_child_that_its_worker_ended_has_used_no_attempt(
+    site: InMemory, batcher: Batcher
+) -> None:
+    request = claimed(site, batcher, os.getpid())
+    request._already_cancelled = True
+
+    request.on_failure(LOST)
+
+    assert attempts(site, batcher) == [1]
+
+
 def test_a_hard_time_limit_gives_the_batch_back_and_a_soft_one_does_not(
     site: InMemory, batcher: Batcher
 ) -> None:
@@ -328,21 +339,23 @@ def test_a_refused_claim_is_not_asked_about_again(
 ) -> None:
     from celery_batcher import ClaimExpiredError
 
-    settles: list[Any] = []
+    asked: list[str] = []
+
+    def counted(name: str) -> None:
+        real = getattr(batcher.store, name)
+        monkeypatch.setattr(batcher.store, name, lambda *args: asked.append(name) or real(*args))
 
     def late(batch: Batch) -> None:
         batcher.store.abandon(batch.id, owner(os.getpid()), "lost")
-        settle = batcher.store.settle
-        monkeypatch.setattr(
-            batcher.store, "settle", lambda *args: settles.append(args) or settle(*args)
-        )
+        counted("commit")
+        counted("settle")
         batch.done(batch[0])
         batch.commit()
 
     with pytest.raises(ClaimExpiredError):
         run(site, batcher, late)
 
-    assert settles == []
+    assert asked == ["commit"]
     assert batcher.status().late_batches == 1
 
 
