@@ -115,7 +115,7 @@ class Batch:
     cost: int
     trigger: str
     oldest: int
-    released: int
+    open_since: int
     limited: bool
     probe: bool
     offers: int = 0
@@ -647,8 +647,10 @@ class MemoryStore:
         with self._act() as (state, _, now):
             unclaimed = [id for id in ids if id in state.offers]
             for id in unclaimed:
-                state.batches[id].published = True
-                probe = state.batches[id].probe
+                batch = state.batches[id]
+                if not batch.published:
+                    batch.published, batch.open_since = True, now
+                probe = batch.probe
                 again = now + (REPUBLISH_MOST_MS if probe else REPUBLISH_MS)
                 state.offers[id] = max(state.offers[id], again)
             return len(unclaimed)
@@ -900,7 +902,9 @@ class MemoryStore:
             gate = self._gate(now)
             paused = gate is not None and gate.reason == "paused"
             unclaimed = [one for one in state.batches.values() if one.nonce is None]
-            old = sorted((one.released, one.id) for one in unclaimed if one.released <= now - ms)
+            old = sorted(
+                (one.open_since, one.id) for one in unclaimed if one.open_since <= now - ms
+            )
             recalled: list[TakenBack] = []
             for _, id in old[:most]:
                 if sum(one.operations for one in recalled) >= TAKEN_BACK:

@@ -401,6 +401,20 @@ def test_a_recall_counts_no_attempt_and_frees_the_hold(bench: Bench) -> None:
     assert [(one.id, one.attempt) for one in read(claim.blocks)] == [("a", 1)]
 
 
+def test_time_to_claim_counts_from_the_first_publication(bench: Bench) -> None:
+    bench.begin()
+    bench.put_many("ab")
+    batch = bench.released()
+    bench.clock.advance(5)  # a slow broker
+    bench.store.published([batch.id])
+    bench.clock.advance(0.999)
+    assert bench.store.probe(bench.token, 1000, 10) == []
+    bench.store.published([batch.id])
+    bench.clock.advance(0.001)
+
+    assert [one.id for one in bench.store.probe(bench.token, 1000, 10)] == [batch.id]
+
+
 def test_a_watcher_that_runs_a_batch_is_not_put_on_probe(bench: Bench) -> None:
     bench.begin(SINGLE).put_many("ab")
     bench.claim(bench.released())

@@ -1,4 +1,5 @@
--- Note that the tasks of batches were published; what is still open is offered again later.
+-- Note that the tasks of batches were published; what is still open is offered again later. Its
+-- workers are given time to claim it from the first publication on (probe.lua).
 -- ARGV 3.. ids of batches. Returns how many of them are still unclaimed. O(batches)
 -- @include header index
 local open = 0
@@ -6,7 +7,7 @@ for i = 3, #ARGV do
   local id = ARGV[i]
   if call('ZSCORE', OFFERS, id) then
     local probe = call('HGET', batch_key(id), 'probe') == '1'
-    call('HSET', batch_key(id), 'published', 1)
+    if call('HSETNX', batch_key(id), 'published', 1) == 1 then call('ZADD', OPEN, 'XX', now, id) end
     call('ZADD', OFFERS, 'XX', 'GT', now + (probe and 300000 or 5000), id)
     open = open + 1
   end
