@@ -11,7 +11,7 @@ key                         type   what it holds, and who writes it
 <prefix>{resource}:costs    hash   the cost of each of these rows
 B meta                      hash   counters, turn, pause, sequence, virtual time
 B ring                      zset   watchers that may release, by virtual time
-B open                      zset   unclaimed batches by time of release, then of their first publication
+B open                      zset   unclaimed batches by time of their release, then publication
 B claimed                   zset   claimed batches by deadline
 B offers                    zset   unclaimed batches by time of their next publication
 B settled                   zset   claims of the last minute that settled (a repeat succeeds) or
