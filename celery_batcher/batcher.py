@@ -14,6 +14,7 @@ from celery.local import Proxy
 from celery.utils import uuid
 
 from . import beat, tasks
+from .audit import Auditor
 from .batch import Batch
 from .checks import Checker, Problem
 from .claim import Claimant
@@ -113,6 +114,13 @@ class Batcher:
         self._started = self._stopped = False
         self._last_flush: LastFlush | None = None
         self._checker = Checker(self)
+        self._auditor = Auditor(
+            self.name,
+            store=lambda: self.store,
+            clock=self.clock,
+            listeners=self._listeners,
+            every_ms=lambda: milliseconds(self.option("audit_interval")),
+        )
         caller = sys._getframe(1)
         self.place = (caller.f_code.co_filename, caller.f_lineno)
         tasks.add_batcher(app, self)
@@ -452,6 +460,7 @@ class Batcher:
             configure=self._configure,
             limit=self.limit,
             audit=self.audit,
+            walk=self._auditor.walk,
             on_error=lambda exc: self._listeners.emit("error", 1, str(exc)),
             on_flush=self._note_flush,
             watchers=lambda: tuple(self._watchers),
@@ -503,7 +512,11 @@ class Batcher:
             self._listeners.emit("request", self.needs_capacity())
 
     def audit(self) -> None:
-        """One step of the audit: forget what needs no remembering, void what never came."""
+        """Some steps of the audit.
+
+        It forgets what needs no remembering, voids what never came, and compares counters with
+        the data: listeners hear ``audit-pass``, ``audit-fail`` and ``audit-skip``.
+        """
         self._checker.watch_clock()
         self.store.forget([])
         patience = milliseconds(max(_LONGEST_PUBLISH, 2 * self.option("enqueue_timeout")))
@@ -517,6 +530,7 @@ class Batcher:
         retired = self.store.retire(oldest, _AUDIT_STEP)
         if retired:
             logger.warning("%s: %d dead letters were too old and are gone", self.name, retired)
+        self._auditor.walk()
 
     def _publish(self, batches: Sequence[Released]) -> list[str]:
         return tasks.publish_batches(self.app, self._watchers, batches)

@@ -22,6 +22,9 @@ EVENTS = {
     "capacity": "capacity of the resource when it was configured",
     "flush-start": "0; a flush began",
     "flush-done": "batches that the flush released",
+    "audit-pass": "counters compared; all of them said what the data say",
+    "audit-fail": "by how much a counter was wrong; msg has both numbers, metadata a `Difference`",
+    "audit-skip": "0; msg says what the audit left out, and why",
     "error": "1; msg says what went wrong in the turn",
 }
 """Each event and its ``val``."""

@@ -50,6 +50,7 @@ class Status:
         expired_batches: batches whose worker did not settle before its deadline.
         late_batches: batches whose outcomes came when their claim had ended: they were refused.
         halved_batches: batches that failed and were tried again in halves.
+        repaired: counters that the audit found wrong three times and set right.
         capacity, held: of the resource; None without one.
         set_aside: messages that could not be read; `set_aside_messages` has the oldest ten.
         last_flush: of this process only.
@@ -75,6 +76,7 @@ class Status:
     expired_batches: int
     halved_batches: int
     late_batches: int
+    repaired: int
     oldest_age: float | None
     capacity: int | None
     held: int | None
@@ -132,6 +134,7 @@ def status_of(
         expired_batches=counts.expired_batches,
         halved_batches=counts.halved_batches,
         late_batches=counts.late_batches,
+        repaired=counts.repaired,
         oldest_age=max(ages, default=None),
         capacity=counts.capacity if limited else None,
         held=counts.held if limited else None,

@@ -68,6 +68,7 @@ class Duties:
     configure: Callable[[], None]
     limit: Callable[[], None]
     audit: Callable[[], None]
+    walk: Callable[[float], None]
     on_error: Callable[[Exception], None]
     on_flush: Callable[[LastFlush], None]
     watchers: Callable[[], tuple[str, ...]]
@@ -142,7 +143,9 @@ class Turn:
             self._audit_at = now + rhythm.audit_interval
         if self._more:
             return 0.0
-        return max(0.0, min(self._flush_at, self._intake_at) - self._clock.monotonic())
+        due = min(self._flush_at, self._intake_at)
+        self._duties.walk(due - _GAP)
+        return max(0.0, due - self._clock.monotonic())
 
     def _take_in(self, flusher: Flusher, now: float, rhythm: Rhythm) -> None:
         until = self._flush_at if self._flush_at > now else now + rhythm.flush_interval / 4

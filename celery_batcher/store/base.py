@@ -215,6 +215,7 @@ class Counts:
     expired_batches: int = 0
     halved_batches: int = 0
     late_batches: int = 0
+    repaired: int = 0
     set_aside: int = 0
     paused_ms: int = 0
     draining: bool = False
@@ -270,6 +271,42 @@ class Facts:
     now_ms: int
     eviction: str | None = None
     append_only: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A counter that was not what the data say. ``watcher`` is "" for those of the batcher.
+
+    ``counted`` is what it said, ``recorded`` what the data amount to; ``repaired``: it was set to
+    that.
+    """
+
+    name: str
+    watcher: str
+    counted: int
+    recorded: int
+    repaired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AuditStep:
+    """What a step of the audit found.
+
+    Attributes:
+        wait_ms: milliseconds until there is more to do; 0: go on.
+        over: the pass has ended with this step.
+        compared: counters that were compared in this pass.
+        wrong: how many of them were not what the data say.
+        differences: those of this step.
+        skipped: what could not be audited in this step, and why.
+    """
+
+    wait_ms: int
+    over: bool = False
+    compared: int = 0
+    wrong: int = 0
+    differences: tuple[Difference, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 class Store(Protocol):
@@ -402,6 +439,13 @@ class Store(Protocol):
 
     def counts(self) -> Counts:
         """The numbers of this moment."""
+
+    def audit(self, id: str, every_ms: int) -> AuditStep:
+        """Compare counters with the data, a bounded step a call, while others change both.
+
+        A pass takes many steps, and begins ``every_ms`` after the one before began. A difference
+        that three passes on end saw is repaired. ``id`` names the step.
+        """
 
     def set_asides(self, most: int) -> list[SetAside]:
         """The oldest set-aside messages."""

@@ -6,7 +6,7 @@ them together in a cluster. With ``B = <prefix>{resource}:<batcher>:``
 =========================== ====== ====================================================
 key                         type   what it holds, and who writes it
 =========================== ====== ====================================================
-<prefix>{resource}:res      hash   capacity, held, open, credit, the head in need, run id
+<prefix>{resource}:res      hash   capacity, held, open and its shares, credit, head in need
 <prefix>{resource}:ends     zset   a row per millisecond in which holds end: claim, renew
 <prefix>{resource}:costs    hash   the cost of each of these rows
 B meta                      hash   counters, turn, pause, sequence, virtual time
@@ -16,7 +16,7 @@ B claimed                   zset   claimed batches by deadline
 B offers                    zset   unclaimed batches by time of their next publication
 B settled                   zset   claims of the last minute that settled (a repeat succeeds) or
                                    were refused (``/late``: a repeat is not counted)
-B admitted                  hash   messages in the books: ``operations:cost:ms:watcher``
+B admitted                  hash   messages in the books: ``operations:cost:ms:audited:watcher``
 B lanes                     set    lanes that may have messages: admit adds, idle removes
 B ids                       set    ids of live operations that are registered
 B noted                     zset   messages staged whose acknowledgement is not known
@@ -27,12 +27,17 @@ B w:<watcher>               hash   options, counters, virtual times of its keys
 B k:<watcher>:<prio>        zset   its keys by virtual time
 B q:<watcher>:<prio>:<key>  list   blocks in sequence
 B r:<watcher>:<prio>:<key>  zset   blocks that came back, by sequence
+B n:<watcher>:<prio>        zset   its keys that have operations, by name: the audit's order
 B t:<watcher>:<prio>        hash   keys whose first block in q: is taken in part: how much of it
 B s:<watcher>               zset   groups that stay together, by the sequence of their first
 B later                     zset   what is delayed, by the time at which it waits again
 B batch:<id>                hash   an open or claimed batch
 B blocks:<id>               list   its blocks
 B dead:<watcher>            zset   dead letters by number: number, time, reason, entry
+B walk                      hash   how far the audit is, and the answer to its last step
+B sums                      hash   what it has counted so far
+B left                      list   watchers that it has not come to in this pass
+B drift                     hash   differences it saw: by how much, how often, in which pass
 =========================== ====== ====================================================
 
 None of them expires: what they hold is somebody's data, or is removed with it.

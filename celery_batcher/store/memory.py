@@ -23,6 +23,7 @@ from .base import (
     Admission,
     Admitted,
     Arrival,
+    AuditStep,
     Claim,
     Counts,
     Dead,
@@ -38,6 +39,7 @@ from .base import (
     WatcherCounts,
     WatcherOptions,
 )
+from .memory_audit import AuditState, audit, counters_of
 
 MAX_BYTES = 1024 * 1024
 TURN = 10
@@ -183,6 +185,7 @@ class BatcherState:
     halved: int = 0
     refused: dict[tuple[str, str], int] = field(default_factory=dict)
     late: int = 0
+    audit: AuditState = field(default_factory=AuditState)
 
 
 class MemoryServer:
@@ -983,6 +986,7 @@ class MemoryStore:
                 expired_batches=state.expired,
                 halved_batches=state.halved,
                 late_batches=state.late,
+                repaired=state.audit.repaired,
                 set_aside=len(state.aside),
                 paused_ms=-1 if state.paused_until == -1 else max(0, state.paused_until - now),
                 draining=state.draining,
@@ -1005,6 +1009,31 @@ class MemoryStore:
             on_probe=watcher.probe,
             next_age_ms=max(0, now - head.entry.enqueued_ms) if head else None,
         )
+
+    def audit(self, id: str, every_ms: int) -> AuditStep:
+        with self._act() as (state, resource, now):
+            known = state.audit
+            if known.id == id:
+                return known.step
+            if known.began_ms is not None:
+                wait = known.began_ms + every_ms - now
+                if 0 < wait <= every_ms:
+                    return AuditStep(wait, False, known.step.compared, known.step.wrong)
+            open_holds = sum(
+                batch.cost
+                for (name, _), other in self._server.batchers.items()
+                for batch in other.batches.values()
+                if name == self._key[0] and batch.limited and batch.nonce is None
+            )
+            known.step = audit(known, counters_of(state, resource, open_holds), every_ms)
+            known.id, known.began_ms = id, now
+            for name in {one.watcher for one in known.step.differences if one.repaired} - {""}:
+                watcher = state.watchers[name]
+                for (priority, key), queue in watcher.queues.items():
+                    if queue.arrived or queue.returned:
+                        watcher.rings[priority].join(key)
+                self._reindex(name)
+            return known.step
 
     def set_asides(self, most: int) -> list[SetAside]:
         with self._act() as (state, _, _now):

@@ -26,9 +26,11 @@ from .base import (
     Admission,
     Admitted,
     Arrival,
+    AuditStep,
     Claim,
     Counts,
     Dead,
+    Difference,
     Facts,
     Limits,
     Refused,
@@ -124,6 +126,8 @@ class RedisStore:
         self._batcher = batcher
         self._clock = clock
         self._scripts: dict[str, Any] = {}
+        self.audit_bounds = (100, 256 * 1024, 2000)
+        """Entries, bytes, and batches or holds that a step of the audit looks at."""
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -275,6 +279,9 @@ class RedisStore:
         now, meta, res, set_aside, messages, *rows = self._run("counts")
         return _counts(int(now), _pairs(meta), _pairs(res), set_aside, messages, rows)
 
+    def audit(self, id: str, every_ms: int) -> AuditStep:
+        return _audit_step(self._run("audit", id, every_ms, *self.audit_bounds))
+
     def set_asides(self, most: int) -> list[SetAside]:
         with self._translated():
             rows = cast(list[bytes], self.client.lrange(self.keys["aside"], 0, most - 1))
@@ -380,6 +387,7 @@ def _counts(
         expired_batches=of("expired"),
         halved_batches=of("halved"),
         late_batches=of("late"),
+        repaired=of("repaired"),
         set_aside=set_aside,
         paused_ms=-1 if paused == -1 else max(0, paused - now),
         draining=bool(of("draining")),
@@ -403,6 +411,17 @@ def _row(now: int, row: Sequence[Any]) -> WatcherCounts:
         dead=dead,
         on_probe=fields.get("probe") == "1",
         next_age_ms=max(0, now - enqueued) if enqueued >= 0 else None,
+    )
+
+
+def _audit_step(answer: bytes) -> AuditStep:
+    wait, over, compared, wrong, differences, skipped = json.loads(answer)
+    found = (
+        Difference(name, watcher, int(counted), int(recorded), bool(repaired))
+        for name, watcher, counted, recorded, repaired in differences or ()
+    )
+    return AuditStep(
+        int(wait), bool(over), int(compared), int(wrong), tuple(found), tuple(skipped or ())
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 import pytest
 from redis import Redis
 
@@ -119,8 +121,11 @@ def test_nothing_but_books_is_left_when_all_is_done(bench: Bench) -> None:
     bench.drain()
 
     assert bench.store.counts().done == 2
+    while not bench.store.audit(uuid4().hex, 0).over:  # it forgets names of keys that are empty
+        pass
     kinds = {key.split(":b:")[-1].split(":")[0] for key in bench.snapshot()}
-    assert not kinds & {"q", "r", "t", "k", "batch", "blocks", "open", "claimed", "offers", "ids"}
+    queues, ledger = {"q", "r", "t", "k", "n"}, {"batch", "blocks", "open", "claimed", "offers"}
+    assert not kinds & (queues | ledger | {"ids"})
 
 
 def leased(bench: Bench, *raw: str) -> str:

@@ -65,6 +65,7 @@ SAME_ANSWER: dict[str, Act] = {
     "set_asides": lambda b: b.store.set_asides(9),
     "dead": lambda b: b.store.dead("w", 9),
     "dead, the next": lambda b: b.store.dead("w", 9, 1),
+    "audit": lambda b: b.store.audit("step", 1000),
     "throttle": lambda b: b.store.throttle(60_000, 0.25),
     "counts": lambda b: b.store.counts(),
 }

@@ -132,6 +132,7 @@ class Pair:
         self.commits: dict[str, int] = {}
         self.messages: list[tuple[str, str, bytes]] = []
         self.numbers = count()
+        self.redis.store.audit_bounds = (2, 10**6, 100)  # type: ignore[attr-defined]
         self.configure(20, {"max_batch_size": 3})
         self.both("take_turn", "turn", 10**9)
 
@@ -338,6 +339,11 @@ class Pair:
     def want(self, ms: int, wake: bool) -> None:
         self.both("want", ms, wake=wake)
 
+    def audit(self) -> None:
+        """A step: the walk goes on while other acts change what it counts."""
+        for bench in (self.memory, self.redis):
+            assert not bench.store.audit(f"a{next(self.numbers)}", 0).differences
+
     def look(self) -> None:
         self.both("take_turn", "turn", 10**9, keep=True)
         self.both("take_turn", "other", 10, keep=False)
@@ -415,6 +421,9 @@ acts = st.one_of(
     act("want", st.integers(0, 5000), st.booleans()),
     act("release", st.just("lost")),
     act("garbage", st.binary(max_size=60)),
+    act("audit"),
+    act("audit"),
+    act("audit"),
     act("look"),
 )
 

@@ -312,6 +312,7 @@ def test_listeners_hear_what_happens_in_their_process(site: InMemory) -> None:
         ("capacity", 10, ""),
         ("flush-start", 0, ""),
         ("flush-done", 1, ""),
+        ("audit-pass", 11, ""),
         ("batch", 1, "write"),
         ("shutdown", 0, ""),
     ]

@@ -3,9 +3,10 @@
 -- ARGV 3 buffer_size, 4 messages as JSON: [[id, watcher, operations, cost], ...]
 -- Returns the number of messages admitted, of operations in the buffer, 1 when it was the cost that
 -- did not fit, and 1 when the batcher is drained. O(messages)
--- @include header index
+-- @include header index walk
 local buffered = num(META, 'admitted') + num(META, 'waiting') + num(META, 'delayed')
 local room, most = tonumber(ARGV[3]) - buffered, headroom()
+local stamp = walks('admitted') and walk.pass or '0'
 local admitted, operations, total, too_dear, draining, lanes = 0, 0, 0, 0, 0, {}
 for _, message in ipairs(cjson.decode(ARGV[4])) do
   local id, w, n, cost = unpack(message)
@@ -13,7 +14,8 @@ for _, message in ipairs(cjson.decode(ARGV[4])) do
     if num(META, 'draining') == 1 then draining = 1 break end
     if total + cost > most then too_dear = 1 break end
     if operations + n > room then break end
-    call('HSET', ADMITTED, id, text(n) .. ':' .. text(cost) .. ':' .. text(now) .. ':' .. w)
+    call('HSET', ADMITTED, id, table.concat({ text(n), text(cost), text(now), stamp, w }, ':'))
+    if stamp ~= '0' then barrier().sum_up_admitted(w, 1, n, cost) end
     lanes[w] = (lanes[w] or 0) + 1
     operations, total = operations + n, total + cost
   end

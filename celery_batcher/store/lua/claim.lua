@@ -2,7 +2,7 @@
 -- ARGV 3 id, 4 nonce of the claim, 5 hold_ms (window + grace), 6 milliseconds until the deadline
 -- Returns {'claimed', blocks, milliseconds until the deadline},
 --      {'wait' | 'taken' | 'gone' | 'recalled'}. O(blocks)
--- @include header holds gate blocks index together returning dead putback
+-- @include header holds gate blocks index walk together returning dead putback
 local id, nonce, hold_ms = ARGV[3], ARGV[4], longest_hold(ARGV[5])
 local b = read_batch(id)
 if not b then return { 'gone' } end
@@ -35,7 +35,7 @@ local deadline = now + tonumber(ARGV[6])
 call('HSET', batch_key(id), 'state', 'claimed', 'nonce', nonce, 'deadline', deadline)
 if limited then
   hold_until(now + hold_ms, cost)
-  add(RES, 'open', -cost)
+  hold_open(-cost)
   call('HSET', batch_key(id), 'ends', now + hold_ms)
 end
 call('ZREM', OPEN, id)

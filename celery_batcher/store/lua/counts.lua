@@ -2,7 +2,7 @@
 -- Returns now, fields of META, fields of RES, set-aside messages, admitted messages, then per
 -- watcher its name, fields, dead operations and enqueued_ms of the operation next in turn.
 -- O(watchers)
--- @include header holds blocks index together returning cutting
+-- @include header holds blocks index walk together returning cutting
 if call('HEXISTS', RES, 'capacity') == 1 then lapse(2 ^ 50) end
 local answer = { text(now), call('HGETALL', META), call('HGETALL', RES), call('LLEN', ASIDE),
   call('HLEN', ADMITTED) }

@@ -1,7 +1,7 @@
 -- Dead letters become operations that wait, in their first attempt and as if they came now. One whose
 -- registered id lives again stays dead.
 -- ARGV 3 watcher, 4.. numbers of letters. Returns how many wait. O(letters)
--- @include header blocks index dead
+-- @include header blocks index walk dead
 local w, n = ARGV[3], 0
 for i = 4, #ARGV do
   local letter = find_letter(w, ARGV[i])
@@ -15,6 +15,9 @@ for i = 4, #ARGV do
       call('RPUSH', queue_key(w, entry.prio, key),
         pack_block(sequence, 1, entry.cost, weigh(entry.cost), first))
       join(w, entry.prio, key)
+      if walks('waiting', w) then
+        barrier().note(entry.prio, key, 'q', math.huge, 0, 1, entry.cost)
+      end
       count_waiting(w, entry.prio, 1, entry.cost)
       call('ZREM', dead_key(w), letter)
       count_dead(-1, -entry.cost)

@@ -4,7 +4,7 @@
 --      8 max_open_batches, 9 max_concurrent_batches (0 any), 10 batcher's name, 11 '1' limited
 -- Returns {'batch', watcher, operations, cost, trigger, oldest_ms, age of the oldest in ms}
 --      or {reason, milliseconds to wait, -1 unknown}. O(blocks of the batch)
--- @include header holds gate blocks index together returning budget cutting
+-- @include header holds gate blocks index walk together returning budget cutting
 local token, id, hold_ms = ARGV[3], ARGV[4], longest_hold(ARGV[5])
 local function describe(b)
   return { 'batch', b[1], tonumber(b[2]), tonumber(b[3]), b[4], now - tonumber(b[5]) }

@@ -6,7 +6,7 @@
 --      ...], those under lease from the oldest on, 5 their entries laid end to end, 6 operations and 7 bytes of a block
 -- Returns operations staged, duplicates dropped, messages set aside; -1 when the turn is not ours.
 -- O(messages + blocks), and O(registered operations)
--- @include header blocks index admission staging
+-- @include header blocks index walk admission staging
 if call('HGET', META, 'turn') ~= ARGV[3] then return { -1, 0, 0 } end
 local data, most, most_bytes = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local room = headroom()

@@ -14,9 +14,9 @@ local function read_watcher(w)
   return o
 end
 
--- The first block of a key's queue: of what came back, before what arrived.
-local function first_block(w, prio, key)
-  local returned = call('ZRANGE', returned_key(w, prio, key), 0, 0)[1]
+-- The first block of a key's queue: of what came back, before what arrived (`arrived`: nothing did).
+local function first_block(w, prio, key, arrived)
+  local returned = not arrived and call('ZRANGE', returned_key(w, prio, key), 0, 0)[1]
   if returned then
     local block = open_block(returned)
     block.returned = true
@@ -45,6 +45,7 @@ local function front(w, o)
           enqueued = entry.enqueued, tag = math.max(tonumber(top[2]), o['v' .. prio]) }
       end
       call('ZREM', ring_key(w, prio), top[1])
+      call('ZREM', names_key(w, prio), top[1])
     end
   end
 end
@@ -91,6 +92,7 @@ end
 -- Move the first block of a key's queue, or what is left of it, into the batch.
 local function move(w, head, block, batch)
   local queue, blocks = queue_key(w, head.prio, head.key), blocks_key(batch.id)
+  if walks('waiting', w) then barrier().note_left(w, head.prio, head.key, block) end
   if block.returned then
     call('ZREM', returned_key(w, head.prio, head.key), block.data)
     call('RPUSH', blocks, block.data)
@@ -106,6 +108,10 @@ end
 -- Move the first operations of that block. What came back lies in blocks of one operation, so it
 -- is a block of what arrived.
 local function move_part(w, head, block, batch, ...)
+  if walks('waiting', w) then
+    local n, _, cost = ...
+    barrier().note(head.prio, head.key, 'q', 0, 0, -n, -cost)
+  end
   call('RPUSH', blocks_key(batch.id), part_of(block, ...))
   local taken = {}
   for i, number in ipairs({ ... }) do taken[i] = text(block.taken[i] + number) end
@@ -127,7 +133,9 @@ local function take(w, head, batch, most)
       end
       move(w, head, block, batch)
     end
-    block = batch.n < batch.size and first_block(w, head.prio, head.key)
+    if batch.n == batch.size or (most and turn.n >= TURN) then return turn end
+    block = first_block(w, head.prio, head.key, not block.returned)
+    if not block then call('ZREM', names_key(w, head.prio), head.key) end
   end
   return turn
 end
@@ -135,6 +143,9 @@ end
 -- A group makes a batch of its own; what does not fit waits for the next, together.
 local function take_together(w, group, batch)
   local rest, cost = {}, 0
+  if walks('waiting', w) then
+    barrier().note(PRIORITIES, '', 's', group.data, -1, -group.n, -group.cost, together_key(w))
+  end
   call('ZREM', together_key(w), group.data)
   for _, single in ipairs(open_group(group)) do
     local one = open_block(single)
@@ -193,7 +204,7 @@ local function record(w, tag, o, batch, limited)
     call('HSET', watcher_key(w), 'v' .. prio, text(o['v' .. prio]))
   end
   if limited then
-    add(RES, 'open', batch.cost)
+    hold_open(batch.cost)
     call('HSET', RES, 'credit', text(num(RES, 'credit') - batch.cost))
   end
   local moved = tag + batch.weight / o.weight

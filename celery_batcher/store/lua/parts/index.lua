@@ -2,11 +2,13 @@
 -- q: list of what arrived, r: sorted set of what came back, both in sequence;
 -- t: hash of keys whose first block in q is taken in part: how much of it;
 -- k: sorted set of keys by their virtual time (start-time fair queueing);
--- s: sorted set of groups that stay together (together.lua), before all keys.
+-- s: sorted set of groups that stay together (together.lua), before all keys;
+-- n: sorted set of keys with operations by name, in which order the audit walks (walk.lua).
 local PRIORITIES = 3
 
 local function watcher_key(w) return BASE .. 'w:' .. w end
 local function ring_key(w, prio) return BASE .. 'k:' .. w .. ':' .. prio end
+local function names_key(w, prio) return BASE .. 'n:' .. w .. ':' .. prio end
 local function queue_key(w, prio, key) return BASE .. 'q:' .. w .. ':' .. prio .. ':' .. key end
 local function returned_key(w, prio, key) return BASE .. 'r:' .. w .. ':' .. prio .. ':' .. key end
 local function taken_key(w, prio) return BASE .. 't:' .. w .. ':' .. prio end
@@ -29,8 +31,18 @@ local function reindex(w)
 end
 
 -- A key joins its watcher's ring at the virtual time, unless it is in there.
+local times = {}
 local function join(w, prio, key)
-  call('ZADD', ring_key(w, prio), 'NX', num(watcher_key(w), 'v' .. prio), key)
+  local ring = ring_key(w, prio)
+  times[ring] = times[ring] or num(watcher_key(w), 'v' .. prio)
+  call('ZADD', ring, 'NX', times[ring], key)
+  call('ZADD', names_key(w, prio), 0, key)
+end
+
+-- What unclaimed batches hold of the resource: of all batchers, and this one's share.
+local function hold_open(cost)
+  add(RES, 'open', cost)
+  add(RES, 'open:' .. BASE, cost)
 end
 
 -- What the sum of all costs may still grow by: below 2^53 a double is exact.

@@ -7,8 +7,12 @@ local function wait_again(w, data)
   if block.n > 1 then return add_group(w, data) end
   local entry = read_entry(data, block.at)
   local key = key_of(data, entry)
-  call('ZADD', returned_key(w, entry.prio, key), block.sequence, data)
+  local returned = returned_key(w, entry.prio, key)
+  call('ZADD', returned, block.sequence, data)
   join(w, entry.prio, key)
+  if walks('waiting', w) then
+    barrier().note(entry.prio, key, 'r', data, 1, 1, entry.cost, returned)
+  end
   count_waiting(w, entry.prio, 1, entry.cost)
 end
 
@@ -19,9 +23,10 @@ local function count_delayed(w, n, cost)
 end
 
 local function wait_later(w, data, delay)
-  local block = open_block(data)
-  call('ZADD', LATER, now + delay, struct.pack('>I2', #w) .. w .. data)
+  local block, member = open_block(data), struct.pack('>I2', #w) .. w .. data
+  call('ZADD', LATER, now + delay, member)
   count_delayed(w, block.n, block.cost)
+  if walks('delayed') then barrier().note_delayed(w, member, 1, block.n, block.cost) end
 end
 
 -- Operations that may meet no others wait together; a single one stays alone from now on.
@@ -38,6 +43,7 @@ local function bring_back()
     local size = struct.unpack('>I2', member)
     local w, data = string.sub(member, 3, 2 + size), string.sub(member, 3 + size)
     local block = open_block(data)
+    if walks('delayed') then barrier().note_delayed(w, member, -1, -block.n, -block.cost) end
     call('ZREM', LATER, member)
     count_delayed(w, -block.n, -block.cost)
     wait_again(w, data)

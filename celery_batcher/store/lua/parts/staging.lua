@@ -25,18 +25,18 @@ local function gather(w, piece, data, at, most, most_bytes)
   block.entries[#block.entries + 1] = string.sub(data, at, at + bytes - 1)
 end
 
--- Append a key's blocks to its queue. Returns operations and cost.
+-- Append a key's blocks to its queue. Returns operations, cost and how many blocks are in it now.
 local function push(queue, blocks, sequence)
-  local n, cost = 0, 0
+  local n, cost, length = 0, 0, 0
   for i, block in ipairs(blocks) do
     local entries = table.concat(block.entries)
     blocks[i] = pack_block(sequence + n, block.n, block.cost, block.weight, entries)
     n, cost = n + block.n, cost + block.cost
   end
   for first = 1, #blocks, 1000 do
-    call('RPUSH', queue, unpack(blocks, first, math.min(first + 999, #blocks)))
+    length = call('RPUSH', queue, unpack(blocks, first, math.min(first + 999, #blocks)))
   end
-  return n, cost
+  return n, cost, length
 end
 
 local function push_all()
@@ -45,8 +45,9 @@ local function push_all()
     for prio, keys in pairs(priorities) do
       local waiting, waiting_cost = 0, 0
       for key, blocks in pairs(keys) do
-        local n, cost = push(queue_key(w, prio, key), blocks, sequence + staged)
-        join(w, prio, key)
+        local n, cost, length = push(queue_key(w, prio, key), blocks, sequence + staged)
+        if length == #blocks then join(w, prio, key) end -- else it is in there
+        if walks('waiting', w) then barrier().note(prio, key, 'q', math.huge, 0, n, cost) end
         staged, waiting, waiting_cost = staged + n, waiting + n, waiting_cost + cost
       end
       count_waiting(w, prio, waiting, waiting_cost)

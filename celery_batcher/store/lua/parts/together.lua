@@ -4,6 +4,9 @@
 local function add_group(w, data)
   local group = open_block(data)
   call('ZADD', together_key(w), group.sequence, data)
+  if walks('waiting', w) then
+    barrier().note(PRIORITIES, '', 's', data, 1, group.n, group.cost, together_key(w))
+  end
   count_waiting(w, 's', group.n, group.cost)
 end
 
