@@ -48,6 +48,8 @@ def demands(figures: Figures) -> Iterator[Demand]:
     yield from _keeping(figures)
     yield from _space(figures)
     yield from _growth(figures)
+    for name, row in figures.get("audit", {}).items():
+        yield _at_most(f"longest script of the audit, {name}", row["longest"], 0.005, _us)
     if "idle" in figures:
         yield _at_most("idle flusher", figures["idle"]["flusher"], 0.03, _percent)
 
@@ -180,6 +182,14 @@ def _scaling(backlogs: Rows) -> Details:
     return "Cost of an operation in a flush of 50 batches of 10, and of an enqueue", columns, rows
 
 
+def _audit(passes: Rows) -> Details:
+    rows = [
+        (name, f"{row['steps']:,.0f}", _us(row["mean"]), _us(row["longest"]))
+        for name, row in passes.items()
+    ]
+    return "One pass of the audit", ("", "scripts", "mean on the server", "longest"), rows
+
+
 def _idle(shares: dict[str, float]) -> Details:
     rows = [(name, _percent(share)) for name, share in shares.items()]
     return "Idle", ("", "of a core"), rows
@@ -195,6 +205,7 @@ SECTIONS: dict[str, Callable[[Any], Details]] = {
     "producer memory": _producer_memory,
     "waiting": _scaling,
     "watchers and keys": _scaling,
+    "audit": _audit,
     "idle": _idle,
 }
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from rich.console import Console
 
+import audit
 import capacity
 import chart
 import idle
@@ -46,6 +47,7 @@ MEASUREMENTS = {
     "capacity": capacity.measure,
     "memory": memory.measure,
     "scaling": scaling.measure,
+    "audit": audit.measure,
     "idle": idle.measure,
 }
 
