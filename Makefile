@@ -10,7 +10,7 @@ unexport PYTHONPATH
 unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-oldest test-pythons check fuzz bench clean rabbitmq
+.PHONY: help demo test test-unit test-oldest test-pythons check fuzz faults bench clean rabbitmq
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ test-pythons: ## run the unit tests on the other supported Pythons that are here
 unit-on: $(VENV)/python$(VERSION)/.ready
 	@echo "Python $(VERSION), unit tests:"
 	@$(VENV)/python$(VERSION)/bin/pytest --quiet --no-header tests/unit
+
+faults: $(VENV)/faults/.ready rabbitmq ## kill real processes and count what is lost (MINUTES=40, KILLS=1000: until then)
+	@cd tests && $(CURDIR)/$(VENV)/faults/bin/python -m faults \
+	    --minutes $(or $(MINUTES),$(if $(KILLS),1000,3)) --kills $(or $(KILLS),0) --directory $(CURDIR)/.faults
 
 check: $(VENV)/check/.ready ## check format, lint and types
 	@$(VENV)/check/bin/ruff format --check .
@@ -77,6 +81,7 @@ $(VENV)/demo/.ready: PACKAGES = -e '.[demo,embedded]'
 $(VENV)/test/.ready: PACKAGES = -e '.[test,embedded]'
 $(VENV)/test-unit/.ready: PACKAGES = -e '.[test,embedded]'
 $(VENV)/test-oldest/.ready: PACKAGES = -e '.[test,embedded]' celery==5.5.0 kombu==5.5.2 redis==5.0.4
+$(VENV)/faults/.ready: PACKAGES = -e '.[test,embedded]'
 $(VENV)/check/.ready: PACKAGES = -e '.[dev,embedded]'
 $(VENV)/bench/.ready: PACKAGES = -e '.[bench,embedded]'
 $(VENV)/celery-batches/.ready: PACKAGES = celery-batches 'celery[redis]'

@@ -78,6 +78,11 @@ class RabbitServer:
         return f"amqp://guest:guest@127.0.0.1:{self._port}//"
 
     @property
+    def port(self) -> int:
+        """Its TCP port of 127.0.0.1."""
+        return self._port
+
+    @property
     def pid(self) -> int | None:
         """Process id of the node, or None while it does not run."""
         return self._node.pid if self._node else None
@@ -91,7 +96,7 @@ class RabbitServer:
 
     def stop(self) -> None:
         """End the node in good order and delete its directory."""
-        self._end_node()
+        self.end()
         if self._epmd is not None:
             self._epmd.stop()
             self._epmd = None
@@ -105,10 +110,11 @@ class RabbitServer:
 
     def restart(self) -> None:
         """End the node in good order and start it again with its messages."""
-        self._end_node()
+        self.end()
         self.start()
 
-    def _end_node(self) -> None:
+    def end(self) -> None:
+        """End the node in good order; its messages stay for the next `start`."""
         if self._node is not None:
             self._node.stop(timeout=20.0)
             self._node = None

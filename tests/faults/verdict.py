@@ -1,0 +1,134 @@
+"""What a round proves: the facts of the processes against the strikes, by plain comparison."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from faults.facts import Fact
+from faults.field import Strike
+
+SERVERS = ("Redis", "RabbitMQ", "connections")
+AFTERMATH = 30.0
+"""Seconds for which an outage may still be the cause of what a worker could not record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Twice:
+    """An operation that was executed once more than it had to be, and the strike behind it."""
+
+    operation: str
+    cause: str
+    strike: Strike | None
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The facts of a round, by operation."""
+
+    returned: dict[str, float] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
+    uncertain: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+    started: defaultdict[str, list[Fact]] = field(default_factory=lambda: defaultdict(list))
+    executed: defaultdict[str, list[Fact]] = field(default_factory=lambda: defaultdict(list))
+    ended: dict[tuple[str, int], str] = field(default_factory=dict)
+
+    def add(self, facts: Iterable[Fact]) -> None:
+        """Take facts in."""
+        for fact in facts:
+            if fact.kind == "returned":
+                self.returned[fact.operation] = fact.at
+            elif fact.kind == "refused":
+                self.refused.add(fact.operation)
+            elif fact.kind == "uncertain":
+                self.uncertain.add(fact.operation)
+            elif fact.kind == "failed":
+                self.failed.add(fact.operation)
+            elif fact.kind == "started":
+                self.started[fact.operation].append(fact)
+            elif fact.kind == "executed":
+                self.executed[fact.operation].append(fact)
+            else:
+                self.ended[fact.batch, fact.pid] = fact.operation
+
+    def missing(self) -> set[str]:
+        """Operations whose enqueue returned and that no handler has executed."""
+        return self.returned.keys() - self.executed.keys()
+
+    def refused_but_run(self) -> set[str]:
+        """Operations that a handler got although enqueue said they were refused."""
+        return self.refused & self.started.keys()
+
+    def twice(self, strikes: Sequence[Strike]) -> list[Twice]:
+        """Every execution that was followed by another, with its cause."""
+        found = []
+        for operation, facts in self.executed.items():
+            for fact in sorted(facts, key=lambda one: one.at)[:-1]:
+                found.append(self._explained(operation, fact, strikes))
+        return found
+
+    def _explained(self, operation: str, fact: Fact, strikes: Sequence[Strike]) -> Twice:
+        end = self.ended.get((fact.batch, fact.pid))
+        own = _last(strikes, fact, lambda one: one.group == fact.group)
+        if end is None:
+            died = [one for one in strikes if one.at >= fact.at and _hit(one, fact)]
+            if died:
+                first = min(died, key=lambda one: one.at)
+                return Twice(operation, "killed before its outcome was recorded", first)
+            return Twice(operation, "its process ended before its outcome was recorded", own)
+        outage = _last(strikes, fact, lambda one: one.component in SERVERS)
+        if end == "ClaimExpiredError":
+            stop = own if own and "STOP" in own.fault else outage or own
+            return Twice(operation, "its claim had expired when it was settled", stop)
+        if end == "StoreUnavailableError":
+            return Twice(operation, "its outcome could not be recorded", outage)
+        if operation in self.uncertain and end == "settled":
+            return Twice(operation, "enqueued again after an uncertain enqueue", outage)
+        return Twice(operation, f"unexplained: its batch had ended with {end}", None)
+
+    def recovery(self, strike: Strike) -> float:
+        """Seconds from the end of a strike until all that was on its way when it came was done."""
+        last = strike.until
+        for operation, at in self.returned.items():
+            if at <= strike.at and self.executed[operation]:
+                first = min(fact.at for fact in self.executed[operation])
+                if first > strike.at:
+                    last = max(last, first)
+        return last - strike.until
+
+    def next_start(self, strike: Strike) -> float | None:
+        """Seconds from the end of a strike until something enqueued after it was started."""
+        after = [
+            facts[0].at
+            for operation, facts in self.started.items()
+            if self.returned.get(operation, 0.0) > strike.until
+        ]
+        return min(after) - strike.until if after else None
+
+    def started_again(self, strike: Strike) -> float | None:
+        """Seconds from the death of a worker until what it had begun was all begun again."""
+        again = []
+        for facts in self.started.values():
+            for fact in facts:
+                ended = (fact.batch, fact.pid) in self.ended
+                if _hit(strike, fact) and fact.at <= strike.at and not ended:
+                    later = [one.at for one in facts if one.at > strike.at]
+                    if later:
+                        again.append(min(later))
+        return max(again) - strike.at if again else None
+
+
+def _hit(strike: Strike, fact: Fact) -> bool:
+    """Whether the process that wrote a fact is one that the strike killed."""
+    if strike.group != fact.group:
+        return False
+    return strike.pid in (0, fact.pid)
+
+
+def _last(strikes: Sequence[Strike], fact: Fact, wanted: object) -> Strike | None:
+    assert callable(wanted)
+    near = [one for one in strikes if wanted(one) and fact.at - AFTERMATH <= one.until and one.at]
+    near = [one for one in near if one.at <= fact.at + AFTERMATH]
+    return min(near, key=lambda one: abs(one.at - fact.at)) if near else None
