@@ -12,6 +12,7 @@ import json
 import shutil
 import sys
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -92,15 +93,26 @@ def _campaign(
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
         where = Where(place, zygote, broker, number)
-        if options.quiet and number % 3 == 2:
-            outcome = quiet(where, _counts(outcomes, where.broker, "quiet"), seconds=options.quiet)
-        else:
-            counts = _counts(outcomes, where.broker, "storm")
-            outcome = storm(where, counts, seconds=options.round, gap=options.gap)
+        outcome = _round(where, options, outcomes)
+        if outcome.broken and rabbit is not None:
+            rabbit.kill()
+            rabbit.start()
         results.add(outcome)
-        _say(outcome, number)
+        _say(outcome)
         if outcome.sound and not options.keep:
             shutil.rmtree(place)
+
+
+def _round(where: Where, options: argparse.Namespace, outcomes: list[Outcome]) -> Outcome:
+    """The next round; one that breaks off is an outcome too, and no end of the campaign."""
+    kind = "quiet" if options.quiet and where.number % 3 == 2 else "storm"
+    counts = _counts(outcomes, where.broker, kind)
+    try:
+        if kind == "quiet":
+            return quiet(where, counts, seconds=options.quiet)
+        return storm(where, counts, seconds=options.round, gap=options.gap)
+    except Exception:  # noqa: BLE001 - it is kept with the outcome, which is not sound
+        return Outcome(where.broker, kind, where.number, broken=traceback.format_exc())
 
 
 def _counts(outcomes: list[Outcome], broker: str, kind: str) -> Counter[tuple[str, str]]:
@@ -113,12 +125,13 @@ def _counts(outcomes: list[Outcome], broker: str, kind: str) -> Counter[tuple[st
     )
 
 
-def _say(outcome: Outcome, number: int) -> None:
-    verdict = "sound" if outcome.sound else f"NOT SOUND, see round{number}"
+def _say(outcome: Outcome) -> None:
+    verdict = "sound" if outcome.sound else f"NOT SOUND, see round{outcome.number}"
     print(
-        f"round {number}, {outcome.kind} on {outcome.broker}: {outcome.seconds:.0f} s, {outcome.kills} kills, "
-        f"{len(outcome.strikes)} faults, {outcome.operations} operations, "
-        f"{len(outcome.lost)} lost, {len(outcome.twice)} twice, {outcome.dead} dead; {verdict}",
+        f"round {outcome.number}, {outcome.kind} on {outcome.broker}: {outcome.seconds:.0f} s, "
+        f"{outcome.kills} kills, {len(outcome.strikes)} faults, {outcome.operations} operations, "
+        f"{len(outcome.lost)} lost, {len(outcome.twice)} twice, {outcome.dead} dead; {verdict}"
+        f"{outcome.broken and chr(10)}{outcome.broken}",
         flush=True,
     )
 

@@ -91,16 +91,16 @@ def _summary(outcomes: list[Outcome]) -> str:
         total["seconds"] += round(one.seconds)
         total["unsound"] += not one.sound
     return (
-        f"{len(outcomes)} rounds, {total['seconds'] / 60:.0f} minutes: {total['kills']:,} processes "
-        f"killed in {total['faults']:,} faults; {total['operations']:,} operations enqueued, "
-        f"**{total['lost']} lost**, {total['twice']:,} run twice, {total['dead']} dead letters, "
+        f"{len(outcomes)} rounds, {total['seconds'] / 60:.0f} minutes: {total['kills']:,} "
+        f"processes killed in {total['faults']:,} faults; {total['operations']:,} operations "
+        f"enqueued, **{total['lost']} lost**, {total['twice']:,} run twice, {total['dead']} dead letters, "
         f"{total['refused']} run although refused. Rounds that were not sound: {total['unsound']}."
     )
 
 
 def _table(outcomes: list[Outcome]) -> str:
     lines = [
-        "| broker | component | fault | runs | kills | lost | run twice | recovery s, median | max |",
+        "| broker | component | fault | runs | kills | lost | run twice | recovery s | at most |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for (broker, component, fault), row in sorted(rows(outcomes).items()):

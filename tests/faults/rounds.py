@@ -38,6 +38,7 @@ class Outcome:
     kind: str
     number: int
     seconds: float = 0.0
+    broken: str = ""
     operations: int = 0
     executions: int = 0
     dead: int = 0
@@ -56,7 +57,7 @@ class Outcome:
     def sound(self) -> bool:
         """Whether nothing was lost, run although refused, left over, or twice without a cause."""
         unexplained = any(one["cause"].startswith("unexplained") for one in self.twice)
-        return not (self.lost or self.refused_but_run or self.left or unexplained)
+        return not (self.lost or self.refused_but_run or self.left or unexplained or self.broken)
 
 
 def count(stage: Field, director: Director, outcome: Outcome, began: float) -> Outcome:
@@ -121,11 +122,12 @@ def _settled(stage: Field, ledger: Ledger, asked: Project) -> bool:
 
 def _left(asked: Project) -> dict[str, int]:
     """Whatever should be nothing now. Admissions of dead producers are the audit's, in time."""
-    status = asked.batcher.status()
+    counts = asked.batcher.store.counts()
     counted = {
-        "waiting": status.waiting,
-        "delayed": status.delayed,
-        "released": status.released,
-        "running": status.running,
+        "waiting": counts.waiting,
+        "delayed": counts.delayed,
+        "released": counts.open,
+        "running": counts.running,
+        "cost": counts.unsettled_cost - counts.admitted_cost,
     }
     return {name: number for name, number in counted.items() if number}

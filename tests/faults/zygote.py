@@ -145,7 +145,7 @@ def _become(request: dict[str, Any]) -> None:
         code = _run(request["what"], request["settings"])
     except SystemExit as exc:
         code = exc.code if isinstance(exc.code, int) else 1
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - this is the top of a process
         sys.excepthook(*sys.exc_info())
     finally:
         sys.stdout.flush()
