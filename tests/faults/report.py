@@ -93,8 +93,9 @@ def _summary(outcomes: list[Outcome]) -> str:
     return (
         f"{len(outcomes)} rounds, {total['seconds'] / 60:.0f} minutes: {total['kills']:,} "
         f"processes killed in {total['faults']:,} faults; {total['operations']:,} operations "
-        f"enqueued, **{total['lost']} lost**, {total['twice']:,} run twice, {total['dead']} dead letters, "
-        f"{total['refused']} run although refused. Rounds that were not sound: {total['unsound']}."
+        f"enqueued, **{total['lost']} lost**, {total['twice']:,} run twice, {total['dead']} dead "
+        f"letters, {total['refused']} run although refused. Rounds that were not sound: "
+        f"{total['unsound']}."
     )
 
 
