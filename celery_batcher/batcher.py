@@ -57,6 +57,9 @@ from .watcher import Watcher
 
 _AUDIT_STEP = 500
 _LONGEST_PUBLISH = 60.0
+_SILENT = 0.75
+"""A turn with less than this part of its time left was not lengthened lately: its holder is dead
+or stands still, and who sees that stays ready to take it."""
 
 
 class Batcher:
@@ -439,8 +442,9 @@ class Batcher:
         if self.option("flush_mode") == "tick":
             one_flush(self._duties())
             return
-        if self._want() == 0:
-            self._turn.ensure()
+        left_ms = self._want()
+        if left_ms < _SILENT * self._rhythm().lasts_ms:
+            self._turn.ensure(after=left_ms / 1000)
 
     def leave(self) -> None:
         """Give the turn back because the worker ends; one that `start` began goes on."""

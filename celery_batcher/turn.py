@@ -174,6 +174,7 @@ class TurnThread:
         self._pid = 0
         self._stopping = False
         self._unasked = False
+        self._after = 0.0
 
     @property
     def alive(self) -> bool:
@@ -181,13 +182,18 @@ class TurnThread:
         thread = self._thread
         return thread is not None and self._pid == os.getpid() and thread.is_alive()
 
-    def ensure(self, *, unasked: bool = False) -> None:
-        """Start the thread if none lives. ``unasked``: it flushes until `stop`, without beat."""
+    def ensure(self, *, unasked: bool = False, after: float = 0.0) -> None:
+        """Start the thread if none lives.
+
+        Args:
+            unasked: it flushes until `stop`, without beat.
+            after: seconds until the turn of another, who has fallen silent, is over.
+        """
         with self._lock:
             self._unasked = self._unasked or unasked
             if self.alive:
                 return
-            self._stopping = False
+            self._stopping, self._after = False, after
             self._wake = threading.Event()
             self._pid = os.getpid()
             self._thread = threading.Thread(
@@ -209,6 +215,8 @@ class TurnThread:
 
     def _run(self) -> None:
         duties = self._make_duties()
+        if self._after > 0 and duties.clock.wait(self._wake, self._after):
+            self._wake.clear()
         while not self._stopping:
             try:
                 self._hold_turn(duties)

@@ -319,3 +319,33 @@ def test_a_tick_starts_one_thread_and_a_process_that_ends_gives_the_turn_back(
 
     assert not batcher._turn.alive
     assert batcher.store.counts().turn_ms == 0
+
+
+def test_a_tick_that_finds_the_turn_not_lengthened_waits_for_its_end_and_takes_it(
+    site: InMemory,
+) -> None:
+    batcher = site.batcher()
+    flushed: list[float] = []
+    batcher.add_listener(
+        lambda event, *rest: flushed.append(site.clock.now_ms()) if event == "flush-start" else None
+    )
+    assert batcher.store.take_turn("silent", 1000).mine
+    site.clock.advance(0.4)
+    dies_at = site.clock.now_ms() + 600
+
+    batcher.tick()
+    thread = batcher._turn._thread
+    assert thread is not None
+    thread.join(10)
+
+    assert flushed[0] == dies_at
+
+
+def test_a_tick_leaves_a_turn_alone_that_was_just_lengthened(site: InMemory) -> None:
+    batcher = site.batcher()
+    assert batcher.store.take_turn("lively", 1000).mine
+    site.clock.advance(0.1)
+
+    batcher.tick()
+
+    assert batcher._turn._thread is None
