@@ -49,6 +49,7 @@ def test_a_second_execution_of_a_settled_operation_is_unexplained() -> None:
         (1.0, "executed", "a", "b1", WORKER),
         (1.1, "ended", "settled", "b1", WORKER),
         (6.0, "executed", "a", "b2", OTHER),
+        (6.1, "ended", "settled", "b2", OTHER),
     )
     (twice,) = found.twice([kill(1.5, WORKER)])
     assert twice.cause.startswith("unexplained")
@@ -65,6 +66,17 @@ def test_a_late_settle_is_put_down_to_the_stop_of_its_worker() -> None:
     stop = kill(1.1, WORKER, fault="SIGSTOP, SIGCONT")
     (twice,) = found.twice([stop])
     assert (twice.strike, twice.cause) == (stop, "its claim had expired when it was settled")
+
+
+def test_a_late_execution_that_comes_last_is_the_one_to_be_explained() -> None:
+    found = ledger(
+        (5.0, "executed", "a", "b2", OTHER),
+        (5.1, "ended", "settled", "b2", OTHER),
+        (7.0, "executed", "a", "b1", WORKER),
+        (7.1, "ended", "ClaimExpiredError", "b1", WORKER),
+    )
+    (twice,) = found.twice([kill(1.0, WORKER, fault="SIGSTOP, SIGCONT")])
+    assert twice.cause == "its claim had expired when it was settled"
 
 
 def test_recovery_lasts_until_the_last_of_what_was_on_its_way_is_done() -> None:

@@ -62,22 +62,32 @@ class Ledger:
         return self.refused & self.started.keys()
 
     def twice(self, strikes: Sequence[Strike]) -> list[Twice]:
-        """Every execution that was followed by another, with its cause."""
+        """Every execution beyond the one there had to be, with its cause.
+
+        The one is an execution whose batch was settled, if there is any: of the others somebody
+        never learned, and that is to be explained. A late one may well come last.
+        """
         found = []
         for operation, facts in self.executed.items():
-            for fact in sorted(facts, key=lambda one: one.at)[:-1]:
-                found.append(self._explained(operation, fact, strikes))
+            if len(facts) > 1:
+                ordered = sorted(facts, key=lambda one: (self._end(one) == "settled", one.at))
+                found += [self._explained(operation, fact, strikes) for fact in ordered[:-1]]
         return found
 
+    def _end(self, fact: Fact) -> str | None:
+        """What became of a fact's batch, as far as its process learned."""
+        return self.ended.get((fact.batch, fact.pid))
+
     def _explained(self, operation: str, fact: Fact, strikes: Sequence[Strike]) -> Twice:
-        end = self.ended.get((fact.batch, fact.pid))
+        end = self._end(fact)
         own = _last(strikes, fact, lambda one: one.group == fact.group)
         if end is None:
-            died = [one for one in strikes if one.at >= fact.at and _hit(one, fact)]
+            died = [one for one in strikes if one.kills and one.at >= fact.at and _hit(one, fact)]
             if died:
                 first = min(died, key=lambda one: one.at)
                 return Twice(operation, "killed before its outcome was recorded", first)
-            return Twice(operation, "its process ended before its outcome was recorded", own)
+            why = "its process ended before its outcome was recorded"
+            return Twice(operation, why if own else "unexplained: its process did not say", own)
         outage = _last(strikes, fact, lambda one: one.component in SERVERS)
         if end == "ClaimExpiredError":
             stop = own if own and "STOP" in own.fault else outage or own
@@ -112,8 +122,7 @@ class Ledger:
         again = []
         for facts in self.started.values():
             for fact in facts:
-                ended = (fact.batch, fact.pid) in self.ended
-                if _hit(strike, fact) and fact.at <= strike.at and not ended:
+                if _hit(strike, fact) and fact.at <= strike.at and self._end(fact) is None:
                     later = [one.at for one in facts if one.at > strike.at]
                     if later:
                         again.append(min(later))
