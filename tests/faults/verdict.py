@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -11,7 +10,7 @@ from faults.field import Strike
 
 SERVERS = ("Redis", "RabbitMQ", "connections")
 AFTERMATH = 30.0
-"""Seconds for which an outage may still be the cause of what a worker could not record."""
+"""Seconds for which a strike may still be the cause of what a worker could not record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +30,8 @@ class Ledger:
     refused: set[str] = field(default_factory=set)
     uncertain: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
-    started: defaultdict[str, list[Fact]] = field(default_factory=lambda: defaultdict(list))
-    executed: defaultdict[str, list[Fact]] = field(default_factory=lambda: defaultdict(list))
+    started: dict[str, list[Fact]] = field(default_factory=dict)
+    executed: dict[str, list[Fact]] = field(default_factory=dict)
     ended: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def add(self, facts: Iterable[Fact]) -> None:
@@ -47,9 +46,9 @@ class Ledger:
             elif fact.kind == "failed":
                 self.failed.add(fact.operation)
             elif fact.kind == "started":
-                self.started[fact.operation].append(fact)
+                self.started.setdefault(fact.operation, []).append(fact)
             elif fact.kind == "executed":
-                self.executed[fact.operation].append(fact)
+                self.executed.setdefault(fact.operation, []).append(fact)
             else:
                 self.ended[fact.batch, fact.pid] = fact.operation
 
@@ -79,33 +78,32 @@ class Ledger:
         return self.ended.get((fact.batch, fact.pid))
 
     def _explained(self, operation: str, fact: Fact, strikes: Sequence[Strike]) -> Twice:
+        own = _nearest(fact, [one for one in strikes if one.group == fact.group])
+        outage = _nearest(fact, [one for one in strikes if one.component in SERVERS])
         end = self._end(fact)
-        own = _last(strikes, fact, lambda one: one.group == fact.group)
         if end is None:
             died = [one for one in strikes if one.kills and one.at >= fact.at and _hit(one, fact)]
-            if died:
-                first = min(died, key=lambda one: one.at)
-                return Twice(operation, "killed before its outcome was recorded", first)
-            why = "its process ended before its outcome was recorded"
-            return Twice(operation, why if own else "unexplained: its process did not say", own)
-        outage = _last(strikes, fact, lambda one: one.component in SERVERS)
-        if end == "ClaimExpiredError":
-            stop = own if own and "STOP" in own.fault else outage or own
-            return Twice(operation, "its claim had expired when it was settled", stop)
-        if end == "StoreUnavailableError":
-            return Twice(operation, "its outcome could not be recorded", outage)
-        if operation in self.uncertain and end == "settled":
-            return Twice(operation, "enqueued again after an uncertain enqueue", outage)
-        return Twice(operation, f"unexplained: its batch had ended with {end}", None)
+            strike = min(died, key=lambda one: one.at, default=own)
+            cause = "killed before its outcome was recorded"
+            if not died:
+                cause = "its process ended before its outcome was recorded"
+        elif end == "settled":
+            strike = outage if operation in self.uncertain else None
+            cause = "enqueued again after an uncertain enqueue"
+        elif end == "ClaimExpiredError":
+            strike = own if own and "STOP" in own.fault else outage or own
+            cause = "its claim had expired when it was settled"
+        else:
+            strike, cause = outage or own, f"its batch ended with {end}"
+        return Twice(operation, cause if strike else f"unexplained: {end}", strike)
 
     def recovery(self, strike: Strike) -> float:
         """Seconds from the end of a strike until all that was on its way when it came was done."""
         last = strike.until
-        for operation, at in self.returned.items():
-            if at <= strike.at and self.executed[operation]:
-                first = min(fact.at for fact in self.executed[operation])
-                if first > strike.at:
-                    last = max(last, first)
+        for operation, facts in self.executed.items():
+            first = min(fact.at for fact in facts)
+            if self.returned.get(operation, first) <= strike.at < first:
+                last = max(last, first)
         return last - strike.until
 
     def next_start(self, strike: Strike) -> float | None:
@@ -136,8 +134,7 @@ def _hit(strike: Strike, fact: Fact) -> bool:
     return strike.pid in (0, fact.pid)
 
 
-def _last(strikes: Sequence[Strike], fact: Fact, wanted: object) -> Strike | None:
-    assert callable(wanted)
-    near = [one for one in strikes if wanted(one) and fact.at - AFTERMATH <= one.until and one.at]
-    near = [one for one in near if one.at <= fact.at + AFTERMATH]
-    return min(near, key=lambda one: abs(one.at - fact.at)) if near else None
+def _nearest(fact: Fact, strikes: Sequence[Strike]) -> Strike | None:
+    """The strike next to a fact in time, if any is near enough to have to do with it."""
+    near = [one for one in strikes if one.at - AFTERMATH <= fact.at <= one.until + AFTERMATH]
+    return min(near, key=lambda one: abs(one.at - fact.at), default=None)
