@@ -289,7 +289,7 @@ FAULTS = [
     Fault("connections", "CLIENT KILL", redis_clients_killed, 0.5, of_server=True),
     Fault("connections", "cut", connections_cut, 0.5, of_server=True),
     Fault("connections", "stalled", connections_stalled, 0.3, of_server=True),
-    Fault("RabbitMQ", "SIGKILL", rabbit_killed, 0.3, of_server=True, broker="RabbitMQ"),
-    Fault("RabbitMQ", "SIGTERM", rabbit_ended, 0.2, of_server=True, broker="RabbitMQ"),
-    Fault("RabbitMQ", "SIGSTOP, SIGCONT", rabbit_stopped, 0.3, of_server=True, broker="RabbitMQ"),
+    Fault("RabbitMQ", "SIGKILL", rabbit_killed, 0.2, of_server=True, broker="RabbitMQ"),
+    Fault("RabbitMQ", "SIGTERM", rabbit_ended, 0.1, of_server=True, broker="RabbitMQ"),
+    Fault("RabbitMQ", "SIGSTOP, SIGCONT", rabbit_stopped, 0.2, of_server=True, broker="RabbitMQ"),
 ]

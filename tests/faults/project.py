@@ -181,7 +181,7 @@ class Producer:
             yield {"n": next(self._names), "do": do}
 
     def _enqueue(self, rows: list[dict[str, str]], *, own_ids: bool) -> None:
-        """Enqueue, and again what is in doubt, if the ids make that safe."""
+        """Enqueue, and write down for each operation what became of it."""
         names = [row["n"] for row in rows]
         try:
             if len(rows) > 2:
@@ -199,11 +199,22 @@ class Producer:
             behind = exc.enqueued + exc.uncertain
             self._book.add("uncertain", names[exc.enqueued : behind])
             self._book.add("refused", names[behind:])
-            if own_ids and not self._stopping:
-                self._enqueue(rows[exc.enqueued : behind], own_ids=True)
+            if own_ids:
+                self._enqueue_again(rows[exc.enqueued : behind])
         except EnqueueError as exc:
             self._book.add("returned", names[: exc.enqueued])
             self._book.add("refused", names[exc.enqueued :])
         else:
             points.reach("producer.after_enqueue")
             self._book.add("returned", names)
+
+    def _enqueue_again(self, rows: list[dict[str, str]]) -> None:
+        """Enqueue what is in doubt until that returns: with ids of one's own it is safe."""
+        while not self._stopping:
+            try:
+                self._watcher.enqueue_many(rows, id=lambda row: row["n"], pack=4)
+            except EnqueueError:
+                time.sleep(0.2)
+            else:
+                self._book.add("returned", [row["n"] for row in rows])
+                return
