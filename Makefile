@@ -43,8 +43,8 @@ unit-on: $(VENV)/python$(VERSION)/.ready
 	@echo "Python $(VERSION), unit tests:"
 	@$(VENV)/python$(VERSION)/bin/pytest --quiet --no-header tests/unit
 
-faults: $(VENV)/faults/.ready rabbitmq ## kill real processes and count what is lost (MINUTES=40, KILLS=1000: until then)
-	@cd tests && $(CURDIR)/$(VENV)/faults/bin/python -m faults \
+faults: $(VENV)/test-unit/.ready rabbitmq ## kill real processes, count what is lost (MINUTES=40, KILLS=1000)
+	@cd tests && $(CURDIR)/$(VENV)/test-unit/bin/python -m faults \
 	    --minutes $(or $(MINUTES),$(if $(KILLS),1000,3)) --kills $(or $(KILLS),0) --directory $(CURDIR)/.faults
 
 check: $(VENV)/check/.ready ## check format, lint and types
@@ -81,7 +81,6 @@ $(VENV)/demo/.ready: PACKAGES = -e '.[demo,embedded]'
 $(VENV)/test/.ready: PACKAGES = -e '.[test,embedded]'
 $(VENV)/test-unit/.ready: PACKAGES = -e '.[test,embedded]'
 $(VENV)/test-oldest/.ready: PACKAGES = -e '.[test,embedded]' celery==5.5.0 kombu==5.5.2 redis==5.0.4
-$(VENV)/faults/.ready: PACKAGES = -e '.[test,embedded]'
 $(VENV)/check/.ready: PACKAGES = -e '.[dev,embedded]'
 $(VENV)/bench/.ready: PACKAGES = -e '.[bench,embedded]'
 $(VENV)/celery-batches/.ready: PACKAGES = celery-batches 'celery[redis]'
