@@ -1,7 +1,8 @@
 """The Celery project whose processes are killed: one batcher, its handler, its producers.
 
 Handlers write to a database of their own, see `facts`. A payload is ``{"n": name, "do": what}``;
-``do`` is ``work``, ``retry`` (asks for another try in the first) or ``fail`` (is a dead letter).
+``do`` is ``work``, ``retry`` (asks for another try in the first), ``raise`` (does, in the first) or
+``fail`` (is a dead letter).
 """
 
 from __future__ import annotations
@@ -34,8 +35,13 @@ from faults.facts import FactBook
 
 BATCHER, WATCHER, CONTROL = "faults", "faults.work", "control"
 OPERATION_TIME, CLAIM_GRACE, BEAT = 3.0, 1.0, 1
-_HALVED, _FAILS, _RETRIES = 6, 400, 100
-"""One batch in so many is committed half-way; one operation in so many fails, or asks again."""
+_HALVED = 6
+"""One batch in so many is committed half-way."""
+_SHARES = {"work": 0.985, "retry": 0.01, "fail": 0.0025, "raise": 0.0025}
+
+
+class HandlerError(Exception):
+    """What the handler raises when a payload says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +109,8 @@ def _handler(book: FactBook) -> Any:
         book.add("started", [op.payload["n"] for op in batch], batch.id)
         points.reach("worker.in_handler")
         time.sleep(random.uniform(0.005, 0.03))
+        if any(op.payload["do"] == "raise" and op.attempt == 1 for op in batch):
+            raise HandlerError("told to raise")
         todo = [op for op in batch if _to_be_executed(op, batch)]
         failed = [op.payload["n"] for op in batch if op.payload["do"] == "fail"]
         if failed:
@@ -176,8 +184,7 @@ class Producer:
 
     def _rows(self, number: int) -> Iterator[dict[str, str]]:
         for _ in range(number):
-            dice = random.random()
-            do = "fail" if dice < 1 / _FAILS else "retry" if dice > 1 - 1 / _RETRIES else "work"
+            (do,) = random.choices(list(_SHARES), _SHARES.values())
             yield {"n": next(self._names), "do": do}
 
     def _enqueue(self, rows: list[dict[str, str]], *, own_ids: bool) -> None:
