@@ -70,10 +70,9 @@ class MemoryIntake:
 
     def acknowledge(self, token: str, leased: Sequence[Leased]) -> list[str]:
         with self._lanes.lock:
-            held = self._lanes.leases[self._batcher, token]
-            for one in leased:
-                held.pop(one.handle, None)
-        return [one.arrival.id for one in leased]
+            held = self._lanes.leases.get((self._batcher, token), {})
+            # The others another turn has put back. Their ids stay noted, so that they are dropped.
+            return [one.arrival.id for one in leased if held.pop(one.handle, None)]
 
     def keep_alive(self) -> None:
         """Nothing to keep alive."""

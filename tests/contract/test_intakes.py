@@ -224,6 +224,23 @@ def test_a_turn_that_dies_between_stage_and_acknowledgement_doubles_nothing(lane
     assert lanes.linked.store.counts().admitted == 0
 
 
+def test_a_turn_that_acknowledges_what_another_has_put_back_doubles_nothing(lanes: Lanes) -> None:
+    lanes.publish("a", "b", "c")
+    first = lanes.turn()
+    first.take()
+    assert first.stage().operations == 3
+    lanes.linked.store.leave_turn(first.token)  # it stalls, and its time is over
+
+    second = lanes.turn()
+    first.acknowledge()
+    lanes.publish("d")
+
+    assert second.await_messages(1)
+    second.take()
+    assert second.stage().operations == 1
+    assert lanes.waiting() == 4
+
+
 def test_a_turn_that_dies_after_the_acknowledgement_leaves_nothing_behind(lanes: Lanes) -> None:
     lanes.publish("a", "b", "c")
     first = lanes.turn()
