@@ -1,0 +1,380 @@
+"""What must hold after every step, whatever went wrong; and what must be so in the end.
+
+The oracle sees every effect on store and broker and every handler that starts. It keeps books of
+its own and compares them with what the store has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from builders import read
+from celery_batcher import wire
+from celery_batcher.intakes.memory import MemoryLanes
+from celery_batcher.store.base import Released, Settlement
+
+from .pictures import Picture, Seen
+from .world import World
+
+UNTOUCHING = {"want", "take_turn", "leave_turn", "counts", "dead", "set_asides", "pause"}
+TAKING = {"expire", "probe", "offer"}
+"""Acts after which no picture is taken: of no operation, or of none this time."""
+
+
+@dataclass(slots=True)
+class Account:
+    """What the oracle knows of one operation.
+
+    ``promise``: "pending" while its producer has no answer, "accepted", "refused", or "uncertain".
+    """
+
+    promise: str = "pending"
+    sends: int = 1
+    done: int = 0
+    dead: bool = False
+    redriven: bool = False
+    gone: bool = False
+
+
+@dataclass(slots=True)
+class Claimed:
+    """A claim that took effect: the operations still in its batch, and whether it has ended."""
+
+    operations: list[tuple[bytes, int]]
+    at: int
+    commits: int = 0
+    ended: bool = False
+
+
+@dataclass(slots=True)
+class Running:
+    """A handler that was given operations, and how it ended: "" while it runs."""
+
+    batch: str
+    tokens: list[tuple[bytes, int]]
+    how: str = ""
+
+
+@dataclass
+class Oracle:
+    """Books of one schedule.
+
+    Args:
+        limited: whether there is a capacity.
+        window_us: the window in which it is measured.
+        picture: reads the store.
+        every: how many effects lie between two pictures.
+    """
+
+    world: World
+    limited: bool
+    window_us: int
+    picture: Callable[[], Picture]
+    lanes: MemoryLanes
+    every: int = 1
+    accounts: dict[bytes, Account] = field(default_factory=dict)
+    messages: dict[str, list[bytes]] = field(default_factory=dict)
+    claims: dict[tuple[str, str], Claimed] = field(default_factory=dict)
+    executions: dict[tuple[bytes, int], Running] = field(default_factory=dict)
+    handled: Counter[bytes] = field(default_factory=Counter)
+    starts: deque[tuple[int, int, int]] = field(default_factory=deque)
+    capacities: list[tuple[int, int]] = field(default_factory=list)
+    closed_until: float = 0
+    paused_until: float = 0
+    done: int = 0
+    _admitted_by: dict[Any, set[str]] = field(default_factory=dict)
+    _letters: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    _released: set[str] = field(default_factory=set)
+    _unchecked: int = 0
+
+    # What producers promise
+
+    def offered(self, token: bytes) -> None:
+        """A producer begins to enqueue an operation, for the first time or again."""
+        self._admitted_by.pop(self.world.current, None)
+        account = self.accounts.get(token)
+        if account is None:
+            self.accounts[token] = Account()
+        else:
+            account.sends += 1
+
+    def left_no_trace(self) -> None:
+        """The producer that acts now was told that nothing was enqueued of what was not before."""
+        admitted = self._admitted_by.pop(self.world.current, set()) - self.messages.keys()
+        for id in self.picture().admitted & admitted:
+            self.world.fail(f"refusal: the message {id} was refused, and is expected")
+
+    def promised(self, tokens: Iterable[bytes], promise: str) -> None:
+        """An answer for the producer of these operations. One that was accepted stays so."""
+        for token in tokens:
+            account = self.accounts[token]
+            if account.promise == "accepted" or (account.sends > 1 and promise == "refused"):
+                continue
+            account.promise = promise
+
+    # What handlers do
+
+    def started(self, batch: str, cost: int, tokens: list[tuple[bytes, int]]) -> Running:
+        """A handler starts now: is there capacity for it, and may these attempts be made?"""
+        running = Running(batch, tokens)
+        if self.limited:
+            self._count_start(batch, cost)
+        for at in tokens:
+            self._check_attempt(at)
+            self.executions[at] = running
+            self.handled[at[0]] += 1
+        return running
+
+    def _count_start(self, batch: str, cost: int) -> None:
+        """G3. A window is measured against the capacity in force at its last claim."""
+        starts, now = self.starts, self.world.us
+        claimed = max(claim.at for (id, _), claim in self.claims.items() if id == batch)
+        starts.append((now, cost, claimed))
+        while starts[0][0] <= now - self.window_us:
+            starts.popleft()
+        total, last = sum(cost for _, cost, _ in starts), max(at for _, _, at in starts)
+        capacity = next(capacity for since, capacity in reversed(self.capacities) if since <= last)
+        if total > capacity:
+            self.world.fail(f"window: {total} started in one, the capacity is {capacity}")
+
+    def _check_attempt(self, at: tuple[bytes, int]) -> None:
+        token, attempt = at
+        before, account = self.executions.get(at), self.accounts.get(token)
+        if account is None or account.promise == "refused":
+            self.world.fail(f"refusal: {_name(token)} was refused, and is handled")
+            return
+        if before is None or account.sends > 1 or account.redriven:
+            return
+        if before.how == "":
+            self.world.fail(f"one batch: two handlers have attempt {attempt} of {_name(token)}")
+        elif before.how != "back":
+            self.world.fail(
+                f"one attempt: attempt {attempt} of {_name(token)} is made again after it {before.how}"
+            )
+
+    # What takes effect
+
+    def saw(self, name: str, args: tuple[Any, ...], answer: Any) -> None:
+        """A call took effect."""
+        watch = getattr(self, f"_saw_{name}", None)
+        if watch is not None:
+            watch(args, answer)
+        if name in UNTOUCHING or (name in TAKING and not answer):
+            return
+        self._unchecked += 1
+        if self._unchecked >= self.every:
+            self.check()
+
+    def _saw_publish(self, args: tuple[Any, ...], _: Any) -> None:
+        for message in args[0]:
+            entries = wire.decode_entries(message.entries)
+            self.messages[message.admission.id] = [one.payload for one in entries]
+
+    def _saw_claim(self, args: tuple[Any, ...], answer: Any) -> None:
+        id, nonce = args[:2]
+        if answer.state != "claimed":
+            return
+        operations = [(one.token, one.attempt) for one in _read(answer.blocks)]
+        known = self.claims.get((id, nonce))
+        if known is None:
+            for (other, _), claim in self.claims.items():
+                if other == id and not claim.ended:
+                    self.world.fail(f"one batch: {id} is claimed twice")
+            self.claims[id, nonce] = Claimed(operations, self.world.us)
+            now = self.world.us // 1000
+            if now < max(self.closed_until, self.paused_until):
+                self.world.fail(f"gate: {id} starts while nothing may")
+        elif known.operations != operations:
+            self.world.fail(f"repeat: the claim of {id} was answered differently")
+
+    def _saw_configure(self, args: tuple[Any, ...], _: Any) -> None:
+        if self.limited:
+            self.capacities.append((self.world.us, args[0].capacity))
+
+    def _saw_pause(self, args: tuple[Any, ...], _: Any) -> None:
+        now, ms = self.world.us // 1000, args[0]
+        until = math.inf if ms == -1 else now + ms
+        self.paused_until = max(self.paused_until, until) if ms else 0
+
+    def _saw_shut(self, args: tuple[Any, ...], _: Any) -> None:
+        self.closed_until = max(self.closed_until, self.world.us // 1000 + args[0])
+
+    def _saw_throttle(self, _: tuple[Any, ...], answer: Any) -> None:
+        self.closed_until = max(self.closed_until, self.world.us // 1000 + answer)
+
+    def _saw_admit(self, args: tuple[Any, ...], _: Any) -> None:
+        self._admitted_by.setdefault(self.world.current, set()).update(one.id for one in args[0])
+
+    def _saw_stage(self, args: tuple[Any, ...], answer: Any) -> None:
+        if answer.lost or self.every > 1:
+            return
+        for id in self.picture().admitted.intersection(one.id for one in args[1]):
+            self.world.fail(f"books: the message {id} has arrived and is still expected")
+
+    def _saw_commit(self, args: tuple[Any, ...], answer: Any) -> None:
+        id, nonce, number, settlement = args
+        claim = self.claims.get((id, nonce))
+        if not answer or (claim is not None and number <= claim.commits):
+            return
+        if self._stands(id, claim):
+            claim.commits = number  # type: ignore[union-attr]
+            self._decide(claim, settlement)  # type: ignore[arg-type]
+
+    def _saw_settle(self, args: tuple[Any, ...], answer: Any) -> None:
+        id, nonce, settlement = args
+        claim = self.claims.get((id, nonce))
+        if not answer or (claim is not None and claim.ended and claim.operations == []):
+            return
+        if self._stands(id, claim):
+            self._decide(claim, settlement)  # type: ignore[arg-type]
+            claim.ended = True  # type: ignore[union-attr]
+
+    def _stands(self, id: str, claim: Claimed | None) -> bool:
+        if claim is None or claim.ended:
+            self.world.fail(f"fence: outcomes of {id} were taken of a claim that had ended")
+            return False
+        return True
+
+    def _decide(self, claim: Claimed, settlement: Settlement) -> None:
+        outcomes = settlement.outcomes
+        if len(outcomes) == 1:
+            outcomes *= len(claim.operations)
+        kept = []
+        for at, outcome in zip(claim.operations, outcomes, strict=True):
+            if outcome == "-":
+                kept.append(at)
+            elif outcome == "d":
+                self._finish(at[0])
+        claim.operations = kept
+
+    def _finish(self, token: bytes) -> None:
+        account = self.accounts[token]
+        account.done += 1
+        self.done += 1
+        if account.done > account.sends:
+            self.world.fail(f"done once: {_name(token)} is done {account.done} times")
+
+    def _saw_expire(self, _: Any, answer: Any) -> None:
+        for taken in answer:
+            self._end_claims(taken.id)
+
+    def _end_claims(self, id: str) -> None:
+        for (batch, _), claim in self.claims.items():
+            if batch == id and not claim.ended:
+                claim.ended, claim.operations = True, [(b"taken back", 0)]
+
+    def _saw_dead(self, args: tuple[Any, ...], answer: Any) -> None:
+        for letter in answer:
+            token = wire.decode_entry(letter.entry)[0].payload
+            self._letters[args[0], letter.number] = token
+
+    def _saw_redrive(self, args: tuple[Any, ...], _: Any) -> None:
+        for number in args[1]:
+            self.accounts[self._letters[args[0], number]].redriven = True
+
+    def _saw_purge(self, args: tuple[Any, ...], _: Any) -> None:
+        for number in args[1]:
+            self.accounts[self._letters[args[0], number]].gone = True
+
+    def _saw_release(self, args: tuple[Any, ...], answer: Any) -> None:
+        """G5: what a batch takes of a queue comes before all that is left in it."""
+        if not isinstance(answer, Released) or args[1] in self._released:
+            return
+        self._released.add(args[1])
+        if self.every > 1:
+            return
+        picture = self.picture()
+        last = {one.queue: one.sequence for one in picture.batches[args[1]].operations}
+        for one in picture.waiting:
+            if one.sequence < last.get(one.queue, 0):
+                self.world.fail(f"order: {_name(one.token)} was overtaken in its queue")
+
+    # After every step
+
+    def check(self) -> Picture:
+        """Compare the books with the store and the lanes."""
+        self._unchecked = 0
+        picture = self.picture()
+        for drift in picture.wrong:
+            self.world.fail(f"counters: {drift}")
+        places: dict[bytes, str] = {}
+        for place, one in picture.live():
+            if one.token in places:
+                where = f"{places[one.token]} and {place}"
+                self.world.fail(f"one batch: {_name(one.token)} is in {where}")
+            places[one.token] = place
+        dead = {one.token for one in picture.dead}
+        self._check_accounts(places.keys() | dead, dead)
+        return picture
+
+    def _check_accounts(self, stored: set[bytes], dead: set[bytes]) -> None:
+        travelling = self._travelling()
+        for token, account in self.accounts.items():
+            here = token in stored
+            account.dead = token in dead
+            if here or token in travelling:
+                if account.promise == "refused":
+                    self.world.fail(f"refusal: {_name(token)} was refused, and is here")
+            elif account.promise == "accepted" and not account.done and not account.gone:
+                self.world.fail(f"lost: {_name(token)} was accepted, and is nowhere")
+
+    def _travelling(self) -> set[bytes]:
+        """Operations in lanes, those that a turn has under lease included."""
+        found: set[bytes] = set()
+        for queue in self.lanes.queues.values():
+            for one in queue:
+                found.update(self.messages[one.arrival.id])
+        for leases in self.lanes.leases.values():
+            for one in leases.values():
+                found.update(self.messages[one.arrival.id])
+        return found
+
+    # In the end
+
+    def unfinished(self, picture: Picture) -> int:
+        """Operations that are neither done nor dead, wherever they are."""
+        return sum(1 for _ in picture.live()) + len(self._travelling())
+
+    def check_end(self, counts: Any, picture: Picture) -> None:
+        """Everything ended, and nothing is left of it."""
+        fail = self.world.fail
+        for token, account in self.accounts.items():
+            if account.promise == "accepted" and not (account.done or account.dead or account.gone):
+                fail(f"every operation ends: {_name(token)} did not")
+        numbers = {
+            "needs_capacity": counts.unsettled_cost,
+            "buffered": counts.buffered,
+            "batches": counts.open_batches + counts.running_batches,
+            "held": counts.held,
+            "batches in the ledger": len(picture.batches),
+            "messages expected": len(picture.admitted),
+            "travelling": len(self._travelling()),
+        }
+        for name, number in numbers.items():
+            if number:
+                fail(f"leftovers: {name} is {number} in the end")
+        if counts.done != self.done:
+            fail(f"counters: {counts.done} were done, the handlers did {self.done}")
+        if counts.dead != len(picture.dead):
+            fail(f"counters: {counts.dead} are dead, the data say {len(picture.dead)}")
+
+
+def _read(blocks: bytes) -> list[Seen]:
+    read(blocks)  # checks that the blocks are well-formed
+    found: list[Seen] = []
+    at = 0
+    while at < len(blocks):
+        size = int.from_bytes(blocks[at + 12 : at + 16], "big")
+        for data in wire.split_entries(blocks[at + 32 : at + 32 + size]):
+            entry, _ = wire.decode_entry(data)
+            found.append(Seen(entry.payload, entry.attempt, entry.cost, 0, ("", 0, ""), None))
+        at += 32 + size
+    return found
+
+
+def _name(token: bytes) -> str:
+    return token.decode()

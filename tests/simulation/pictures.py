@@ -1,0 +1,274 @@
+"""All that a store keeps of operations, in one form for both stores, and whether it fits together."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from celery_batcher import wire
+from celery_batcher.store.memory import BatcherState, MemoryServer, ResourceState
+from celery_batcher.store.redis import RedisStore
+
+
+class Seen(NamedTuple):
+    """An operation somewhere in a store. ``token`` is its payload: what the producer knows it by."""
+
+    token: bytes
+    attempt: int
+    cost: int
+    sequence: int
+    queue: tuple[str, int, str]
+    registered: str | None
+
+
+@dataclass(slots=True)
+class Ledgered:
+    """A batch in a store."""
+
+    watcher: str
+    claimed: bool
+    cost: int
+    operations: list[Seen]
+
+
+@dataclass(slots=True)
+class Picture:
+    """A store's content at one moment. ``wrong``: counters and indexes that differ from the data."""
+
+    waiting: list[Seen] = field(default_factory=list)
+    delayed: list[Seen] = field(default_factory=list)
+    batches: dict[str, Ledgered] = field(default_factory=dict)
+    dead: list[Seen] = field(default_factory=list)
+    admitted: set[str] = field(default_factory=set)
+    wrong: list[str] = field(default_factory=list)
+
+    def live(self) -> Iterator[tuple[str, Seen]]:
+        """Operations neither done nor dead, and where each is."""
+        for one in self.waiting:
+            yield "waiting", one
+        for one in self.delayed:
+            yield "delayed", one
+        for id, batch in self.batches.items():
+            for one in batch.operations:
+                yield id, one
+
+    def expect(self, name: str, stored: Any, data: Any) -> None:
+        """Note a counter that is not what the data say."""
+        if stored != data:
+            self.wrong.append(f"{name} is {stored}, the data say {data}")
+
+
+def picture_of_memory(server: MemoryServer, key: tuple[str, str]) -> Picture:
+    """What a memory store keeps of one batcher that has the resource for itself."""
+    state, resource = server.batchers[key], server.resources[key[0]]
+    picture = Picture()
+    for name, watcher in state.watchers.items():
+        waiting, costs, priorities = 0, 0, [0, 0, 0]
+        for (priority, _), queue in watcher.queues.items():
+            for one in (*queue.returned.values(), *queue.arrived):
+                picture.waiting.append(_in_memory(name, one))
+                waiting, costs = waiting + 1, costs + one.entry.cost
+                priorities[priority] += 1
+        picture.expect(f"{name}.waiting", watcher.waiting, waiting)
+        picture.expect(f"{name}.waiting_cost", watcher.waiting_cost, costs)
+        picture.expect(f"{name}.by_priority", watcher.by_priority, priorities)
+        picture.dead += [_letter(name, letter.entry) for letter in watcher.dead]
+    picture.delayed = [_in_memory(one.watcher, one.one) for one in state.later]
+    for id, batch in state.batches.items():
+        operations = [_in_memory(batch.watcher, one) for one in batch.entries]
+        claimed = batch.nonce is not None
+        picture.batches[id] = Ledgered(batch.watcher, claimed, batch.cost, operations)
+    _check_memory(picture, state, resource)
+    return picture
+
+
+def _in_memory(watcher: str, one: Any) -> Seen:
+    entry = one.entry
+    queue = (watcher, entry.priority, entry.key or "")
+    registered = entry.id if entry.registered else None
+    return Seen(entry.payload, entry.attempt, entry.cost, one.sequence, queue, registered)
+
+
+def _letter(watcher: str, data: bytes, sequence: int = 0) -> Seen:
+    entry, _ = wire.decode_entry(data)
+    queue = (watcher, entry.priority, entry.key or "")
+    registered = entry.id if entry.registered else None
+    return Seen(entry.payload, entry.attempt, entry.cost, sequence, queue, registered)
+
+
+def _check_memory(picture: Picture, state: BatcherState, resource: ResourceState) -> None:
+    rows: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    unclaimed: set[str] = set()
+    held = 0
+    for id, batch in state.batches.items():
+        row = rows[batch.watcher]
+        picture.expect(f"cost of {id}", batch.cost, sum(one.entry.cost for one in batch.entries))
+        if batch.nonce is None:
+            unclaimed.add(id)
+            row["open"] += 1
+            row["open_cost"] += batch.cost
+            held += batch.cost if batch.limited else 0
+        else:
+            row["claimed"] += 1
+    for one, _ in state.admitted.values():
+        rows[one.watcher]["admitted"] += 1
+    for name, watcher in state.watchers.items():
+        for counter in ("open", "open_cost", "claimed", "admitted"):
+            picture.expect(f"{name}.{counter}", getattr(watcher, counter), rows[name][counter])
+    picture.expect("offers", state.offers.keys(), unclaimed)
+    picture.expect("resource.open", resource.open, held)
+    picture.expect("resource.held", resource.held, sum(resource.ends.values()))
+    picture.expect("ids", state.ids, {one.registered for _, one in picture.live()} - {None})
+    picture.admitted = set(state.admitted)
+
+
+def picture_of_redis(store: RedisStore) -> Picture:
+    """What a Redis store keeps of one batcher that has the resource for itself."""
+    return _RedisReader(store).read()
+
+
+class _RedisReader:
+    """Reads every key of a batcher in two round trips."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self._client, self._base = store.client, store.keys.base
+        self._shared = store.keys.fixed[:3]
+
+    def read(self) -> Picture:
+        """Build the picture and check its counters."""
+        self.data = self._load()
+        picture = self.picture = Picture()
+        for name in (*self.data, *self._shared):
+            self._place(name)
+        self._check_batches()
+        self._check_counters()
+        live = {one.registered for _, one in picture.live()} - {None}
+        picture.expect("ids", {one.decode() for one in self.data.get("ids", set())}, live)
+        picture.admitted = {id.decode() for id in self.data.get("admitted", {})}
+        return picture
+
+    def _load(self) -> dict[str, Any]:
+        names = sorted(key.decode() for key in self._client.keys(_escaped(self._base) + "*"))
+        pipeline = self._client.pipeline(transaction=False)
+        readers: dict[str, Callable[[str], Any]] = {
+            "hash": pipeline.hgetall,
+            "list": lambda key: pipeline.lrange(key, 0, -1),
+            "set": pipeline.smembers,
+            "zset": lambda key: pipeline.zrange(key, 0, -1, withscores=True),
+        }
+        shared = list(zip(self._shared, ("hash", "zset", "hash"), strict=True))
+        for name, kind in shared + [(name, _kind(name[len(self._base) :])) for name in names]:
+            readers[kind](name)
+        found = pipeline.execute()
+        self.res, self.ends, self.costs = found[:3]
+        return {name[len(self._base) :]: value for name, value in zip(names, found[3:], strict=True)}
+
+    def _place(self, name: str) -> None:
+        picture, value = self.picture, self.data.get(name)
+        kind, _, rest = name.partition(":")
+        if kind == "q":
+            watcher, priority, key = rest.split(":", 2)
+            taken = self.data.get(f"t:{watcher}:{priority}", {}).get(key.encode(), b"0")
+            picture.waiting += _opened(watcher, value, int(taken.split()[0]))
+        elif kind == "r":
+            picture.waiting += _opened(rest.split(":", 1)[0], [data for data, _ in value])
+        elif kind == "later":
+            for data, _ in value:
+                size = int.from_bytes(data[:2], "big")
+                picture.delayed += _opened(data[2 : 2 + size].decode(), [data[2 + size :]])
+        elif kind == "dead":
+            for row, _ in value:
+                reason = int.from_bytes(row[16:20], "big")
+                picture.dead.append(_letter(rest, row[20 + reason :]))
+        elif kind == "batch":
+            batch = {field.decode(): one.decode() for field, one in value.items()}
+            operations = _opened(batch["watcher"], self.data.get(f"blocks:{rest}", []))
+            claimed = batch["state"] == "claimed"
+            cost = int(batch["cost"])
+            picture.batches[rest] = Ledgered(batch["watcher"], claimed, cost, operations)
+            picture.expect(f"size of {rest}", int(batch["n"]), len(operations))
+
+    def _check_batches(self) -> None:
+        picture = self.picture
+        claimed = {id for id, batch in picture.batches.items() if batch.claimed}
+        unclaimed = picture.batches.keys() - claimed
+        for index, ids in (("open", unclaimed), ("offers", unclaimed), ("claimed", claimed)):
+            indexed = {member.decode() for member, _ in self.data.get(index, [])}
+            picture.expect(index, indexed, set(ids))
+        for id, batch in picture.batches.items():
+            picture.expect(f"cost of {id}", batch.cost, sum(one.cost for one in batch.operations))
+
+    def _check_counters(self) -> None:
+        picture = self.picture
+        meta: Counter[str] = Counter()
+        rows: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for one in picture.waiting:
+            meta.update(waiting=1, waiting_cost=one.cost)
+            rows[one.queue[0]].update({"n": 1, "cost": one.cost, f"n{one.queue[1]}": 1})
+        for one in picture.delayed:
+            meta.update(delayed=1, delayed_cost=one.cost)
+            rows[one.queue[0]].update(delayed=1)
+        for batch in picture.batches.values():
+            state = "running" if batch.claimed else "open"
+            n = len(batch.operations)
+            meta.update({f"{state}_batches": 1, state: n, f"{state}_cost": batch.cost})
+            row = {"cn": 1} if batch.claimed else {"on": 1, "oc": batch.cost}
+            rows[batch.watcher].update(row)
+        for record in self.data.get("admitted", {}).values():
+            n, cost, _, watcher = record.decode().split(":", 3)
+            meta.update(admitted=int(n), admitted_cost=int(cost))
+            rows[watcher].update(admitted=1)
+        meta.update(dead=len(picture.dead), dead_cost=sum(one.cost for one in picture.dead))
+        self._compare("", "meta", meta)
+        for name in self.data:
+            if name.startswith("w:"):
+                self._compare(f"{name}.", name, rows[name[2:]])
+        self._check_holds(meta["open_cost"])
+
+    def _compare(self, prefix: str, key: str, counted: Counter[str]) -> None:
+        stored = self.data.get(key, {})
+        names = _META if key == "meta" else _WATCHER
+        for name in names:
+            value = int(stored.get(name.encode(), 0))
+            self.picture.expect(prefix + name, value, counted[name])
+
+    def _check_holds(self, open_cost: int) -> None:
+        picture = self.picture
+        if b"capacity" in self.res:
+            picture.expect("resource.open", int(self.res.get(b"open", 0)), open_cost)
+        held = sum(int(cost) for cost in self.costs.values())
+        picture.expect("resource.held", int(self.res.get(b"held", 0)), held)
+        picture.expect("ends", {end for end, _ in self.ends}, set(self.costs))
+
+
+_META = [
+    *("waiting", "waiting_cost", "delayed", "delayed_cost", "admitted", "admitted_cost"),
+    *("open", "open_cost", "open_batches", "running", "running_cost", "running_batches"),
+    *("dead", "dead_cost"),
+]
+_WATCHER = ["n", "cost", "n0", "n1", "n2", "delayed", "on", "oc", "cn", "admitted"]
+_KINDS = {
+    **dict.fromkeys(("meta", "admitted", "w", "t", "batch"), "hash"),
+    **dict.fromkeys(("aside", "q", "blocks"), "list"),
+    **dict.fromkeys(("lanes", "ids", "watchers"), "set"),
+}
+
+
+def _kind(name: str) -> str:
+    return _KINDS.get(name.partition(":")[0], "zset")
+
+
+def _escaped(pattern: str) -> str:
+    return "".join(f"\\{one}" if one in "*?[]\\" else one for one in pattern)
+
+
+def _opened(watcher: str, blocks: Any, taken: int = 0) -> list[Seen]:
+    """The operations of blocks, without the first ``taken`` of the first block."""
+    found: list[Seen] = []
+    for data in blocks:
+        sequence = int.from_bytes(data[:8], "big")
+        entries = wire.split_entries(data[32:])
+        found += [_letter(watcher, one, sequence + at) for at, one in enumerate(entries)]
+    return found[taken:]

@@ -1,0 +1,405 @@
+"""One schedule: a fleet with everything drawn from a seed, its faults, and a calm end."""
+
+from __future__ import annotations
+
+import logging
+import random as global_random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from random import Random
+from typing import Any
+
+from celery_batcher.errors import BrokerUnavailableError, StoreUnavailableError
+from celery_batcher.intakes.memory import MemoryIntake, MemoryLanes
+from celery_batcher.operation import new_id
+from celery_batcher.publishers.memory import MemoryPublisher
+from celery_batcher.store.memory import MemoryServer, MemoryStore
+from celery_batcher.store.redis import RedisStore
+
+from .actors import ACTS, Linked, Process, Producer, TaskQueue
+from .faults import Faults, Line
+from .invariants import Oracle
+from .pictures import picture_of_memory, picture_of_redis
+from .world import SECOND, Actor, World, WorldClock
+
+
+class Broken(AssertionError):
+    """An invariant was broken; the text says which, and shows the steps before it."""
+
+    def __init__(self, broken: str, seed: int, store: str, steps: list[str]) -> None:
+        self.broken = broken
+        self.seed = seed
+        replay = f"make simulate SEED={seed} STORE={store}"
+        super().__init__("\n".join([*steps, f"broken: {broken}", f"replay: {replay}"]))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a fleet is like, drawn from the seed."""
+
+    capacity: int | None
+    window: float
+    options: dict[str, Any]
+    watchers: dict[str, dict[str, Any]]
+    costs: tuple[int, ...]
+    processes: int
+    producers: int
+    operations: int
+    pace: int
+    troubled_us: int
+    decides: float
+    troubles: float
+    soft_limits: bool
+    poisoned: frozenset[str]
+
+    @classmethod
+    def drawn(cls, random: Random) -> Plan:
+        capacity = random.choice((None, 5, 20, 100))
+        dear = random.choice((1, 2, capacity or 5))
+        operations = random.randint(3, 40)
+        poison = random.choice((0.0, 0.0, 0.05))
+        return cls(
+            capacity=capacity,
+            window=random.choice((0.5, 1.0)),
+            options=_options(random),
+            watchers={
+                name: _watcher(random) for name in ("v", "w")[: random.choice((1, 1, 2))]
+            },
+            costs=(0, 1, 1, dear),
+            processes=random.randint(1, 3),
+            producers=random.randint(1, 2),
+            operations=operations,
+            pace=random.choice((SECOND // 100, SECOND // 4)),
+            troubled_us=random.randint(2, 6) * SECOND,
+            decides=random.choice((0.0, 0.5)),
+            troubles=random.choice((0.0, 0.2, 0.5)),
+            soft_limits=random.random() < 0.5,
+            poisoned=frozenset(f"op{n}" for n in range(operations) if random.random() < poison),
+        )
+
+
+def _options(random: Random) -> dict[str, Any]:
+    return {
+        "flush_interval": random.choice((0.05, 0.1, 0.25)),
+        "capacity_interval": 1.0,
+        "audit_interval": random.choice((0.5, 2.0)),
+        "beat_interval": random.choice((1, 2)),
+        "flush_mode": random.choice(("turn", "turn", "turn", "tick")),
+        "max_operation_time": random.choice((0.5, 2.0)),
+        "claim_grace": random.choice((0.2, 1.0)),
+        "start_grace": random.choice((0.01, 0.05)),
+        "pause_time": 0.5,
+        "buffer_size": random.choice((5, 1000)),
+        "intake_limit": random.choice((None, 4)),
+        "error_on_full_buffer": random.random() < 0.3,
+        "enqueue_timeout": random.choice((0.3, 2.0)),
+        "max_concurrent_batches": random.choice((None, None, 3)),
+        "max_open_batches": random.choice((2, 256)),
+        "emit_batch": False,
+        "dead_letter_retention": 1_000_000.0,
+    }
+
+
+def _watcher(random: Random) -> dict[str, Any]:
+    return {
+        "max_batch_size": random.choice((1, 3, 500)),
+        "max_attempts": random.choice((1, 3, 5)),
+        "max_concurrent_batches": random.choice((None, None, 1)),
+        "batch_by_key": random.random() < 0.2,
+        "retry_backoff": random.choice((False, False, 1)),
+        "retry_backoff_max": 2,
+    }
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a schedule was."""
+
+    seed: int
+    steps: int
+    operations: int
+    done: int
+    dead: int
+    repeated: int
+    kills: int
+    faults: Counter[str]
+    seconds: float
+
+
+@dataclass
+class Schedule:
+    """A fleet on one store, from its first operation to its last.
+
+    Args:
+        seed: decides everything.
+        redis: the store's client; None for the memory store.
+    """
+
+    seed: int
+    client: Any = None
+    processes: list[Process] = field(default_factory=list)
+    producers: list[Process] = field(default_factory=list)
+    owners: dict[Actor, Process] = field(default_factory=dict)
+    kills: int = 0
+    calm: bool = False
+
+    def __post_init__(self) -> None:
+        self.world = World(self.seed)
+        self.clock = WorldClock(self.world)
+        self.random = Random(f"plan {self.seed}")
+        self.plan = Plan.drawn(self.random)
+        self.faults = Faults.drawn(self.random)
+        self.capacity = self.plan.capacity
+        self.lanes = MemoryLanes()
+        self._names, self._batches, self._fleet = count(), count(1), count(1)
+        store, picture = self._store()
+        self.oracle = Oracle(
+            self.world,
+            self.plan.capacity is not None,
+            round(self.plan.window * SECOND),
+            picture,
+            self.lanes,
+            every=1 if self.client is None else 5,
+        )
+        self.store = self._line(store, StoreUnavailableError)
+        publisher = self._line(MemoryPublisher(self.lanes, "b"), BrokerUnavailableError)
+        self.linked = Linked(self.store, publisher, self._intake)
+        queue = TaskQueue(self, self.world.random, *self._mishaps())
+        self.queue, self.tasks = queue, self._line(queue, BrokerUnavailableError)
+
+    def _mishaps(self) -> tuple[float, float, float, int]:
+        draw = self.random.choice
+        return (
+            draw((0.0, 0.05)),
+            draw((0.0, 0.1)),
+            draw((0.0, 0.1)),
+            draw((0, SECOND // 20, 2 * SECOND)),
+        )
+
+    def _store(self) -> tuple[Any, Callable[[], Any]]:
+        if self.client is None:
+            server = MemoryServer(self.clock)
+            store = MemoryStore(server, batcher="b", resource="r")
+            return store, lambda: picture_of_memory(server, ("r", "b"))
+        prefix = f"sim{self.seed}:"
+        redis = RedisStore(
+            self.client, url="redis://", batcher="b", resource="r", prefix=prefix, clock=self.clock
+        )
+        return redis, lambda: picture_of_redis(redis)
+
+    def _line(self, real: Any, error: type[Exception]) -> Any:
+        return Line(self.world, self.faults, real, error, self._kill, self.oracle.saw)
+
+    def _intake(self) -> Any:
+        return self._line(MemoryIntake(self.lanes, "b"), BrokerUnavailableError)
+
+    def _kill(self, actor: Actor) -> None:
+        self.owners[actor].kill()
+
+    def new_batch_id(self) -> str:
+        """The id of the next batch."""
+        return f"batch{next(self._batches)}"
+
+    def new_name(self) -> str:
+        """The payload of the next operation, and its id if its producer gives it one."""
+        return f"op{next(self._names)}"
+
+    def crashed(self, who: str, error: BaseException) -> None:
+        """The engine's code raised what it promises not to raise."""
+        self.world.fail(f"crash: {who} raised {type(error).__name__}: {error}")
+
+    def run(self) -> Result:
+        """Run it.
+
+        Raises:
+            Broken: an invariant was.
+        """
+        with _the_same_every_time(self.seed):
+            try:
+                self._troubled()
+                self._calm_down()
+                self._check_end()
+            finally:
+                kills = self.kills
+                for process in (*self.processes, *self.producers):
+                    process.kill()
+                self.kills = kills
+                self.world.run_until(self.world.us)
+                self._tidy()
+        return self._result()
+
+    def _tidy(self) -> None:
+        if self.client is not None:
+            for key in self.client.keys(f"sim{self.seed}:*"):
+                self.client.delete(key)
+
+    def _troubled(self) -> None:
+        plan, world = self.plan, self.world
+        for _ in range(plan.processes):
+            self._hire()
+        share = -(-plan.operations // plan.producers)
+        for number in range(plan.producers):
+            process = Process(self, f"producer{number + 1}")
+            self.producers.append(process)
+            process.spawn("enqueues", Producer(process, world, share).run)
+        self._beat()
+        self._operate()
+        end = world.us + plan.troubled_us
+        self._run(end)
+
+    def _run(self, until: int) -> None:
+        self.world.run_until(until)
+        if self.world.failure:
+            store = "memory" if self.client is None else "redis"
+            raise Broken(self.world.failure, self.seed, store, self.world.told())
+
+    def _hire(self) -> None:
+        """A process starts in place of each that died."""
+        while sum(one.alive for one in self.processes) < self.plan.processes:
+            self.processes = [one for one in self.processes if one.alive]
+            self.processes.append(Process(self, f"process{next(self._fleet)}"))
+
+    def _beat(self) -> None:
+        """Beat ticks: on time, late, twice, or not at all."""
+        random, beat = self.world.random, self.plan.options["beat_interval"] * SECOND
+        self._hire()
+        times = 1 if self.calm else random.choice((0, 1, 1, 1, 1, 2))
+        for _ in range(times):
+            late = 0 if self.calm or random.random() < 0.7 else random.randint(0, 2 * beat)
+            self.world.after(late, self._tick)
+        self.world.after(beat, self._beat)
+
+    def _tick(self, act: str = "tick") -> None:
+        self._any_process().operate(act)
+
+    def _operate(self) -> None:
+        """Operators act, and processes die in the middle of nothing."""
+        random = self.world.random
+        if self.calm:
+            return
+        alive = [one for one in self.processes if one.alive]
+        if alive:
+            process = random.choice(alive)
+            act = random.choice((*ACTS, "kill"))
+            if act == "kill":
+                process.kill()
+            else:
+                process.operate(act)
+            if act == "capacity" and self.plan.capacity is not None:
+                self.deploy(random.choice((self.plan.capacity, 1 + self.plan.capacity // 2)))
+            if act == "pause until resumed":
+                self.world.after(random.randint(0, SECOND), lambda: self._tick("resume"))
+        self.world.after(random.randint(SECOND // 10, 2 * SECOND), self._operate)
+
+    def _calm_down(self) -> None:
+        """No more faults: everything must end."""
+        self.faults.stop()
+        self.queue.stop()
+        self.faults.latency = (0, 0)
+        self._wait_for_producers()
+        self.calm = True
+        self._finish()
+
+    def _wait_for_producers(self) -> None:
+        for _ in range(100):
+            if not any(one.alive for process in self.producers for one in process.actors):
+                return
+            self.store.pause(0)
+            self._run(self.world.us + SECOND)
+        self.world.fail("every operation ends: a producer waits for ever")
+
+    def _finish(self) -> None:
+        """Let time pass until all is done; where nothing happens, let it jump."""
+        step = round(3 * self.plan.options["flush_interval"] * SECOND)
+        jumps, before, pause = self._jumps(), self._state(), step
+        while any(before[1:]):
+            self._let_work()
+            self._run(self.world.us + pause)
+            now = self._state()
+            pause = step
+            if now != before:
+                jumps = self._jumps()
+            elif (jump := next(jumps, None)) is not None:
+                leap, pause = jump
+                self.world.note(f"time jumps by {leap} s")
+                self.world.us += round(leap * SECOND)
+            else:
+                self.world.fail(f"every operation ends: {now} did not")
+            before = now
+        self._run(self.world.us + round(1.1 * self.plan.window * SECOND))
+
+    def _let_work(self) -> None:
+        """Undo what operators did, also what takes effect only now."""
+        self.store.pause(0)
+        self.deploy(self.plan.capacity)
+        self.store.configure(self._any_process().batcher.limits(), [])
+
+    def deploy(self, capacity: int | None) -> None:
+        """The code of all processes has another capacity from now on."""
+        self.capacity = capacity
+        for process in (*self.processes, *self.producers):
+            if capacity is not None:
+                process.batcher.rate_limiter._capacity = capacity
+
+    def _any_process(self) -> Process:
+        self._hire()
+        return self.world.random.choice([one for one in self.processes if one.alive])
+
+    def _jumps(self) -> Iterator[tuple[float, int]]:
+        """Seconds by which time may jump, and microseconds that must pass after that.
+
+        What is longer than the fleet's patience is an outage, behind which claims have their
+        grace once more: expiry waits until that is over.
+        """
+        beat, grace = self.plan.options["beat_interval"], self.plan.options["claim_grace"]
+        short = round(2 * self.plan.options["flush_interval"] * SECOND)
+        for _ in range(5):
+            yield 1.2 * beat, short
+        for _ in range(12):
+            yield 61.0, round((2 * beat + grace) * SECOND)
+
+    def _state(self) -> tuple[int, int, int]:
+        """What has ended, and what has not."""
+        picture = self.oracle.check()
+        left = self.oracle.unfinished(picture) + self.faults.outstanding
+        return self.oracle.done, left, len(picture.admitted)
+
+    def _check_end(self) -> None:
+        picture = self.oracle.check()
+        self.oracle.check_end(self.store.counts(), picture)
+        self._run(self.world.us)
+
+    def _result(self) -> Result:
+        oracle = self.oracle
+        accounts = oracle.accounts.values()
+        happened = self.faults.happened + Counter(self.queue.happened)
+        return Result(
+            seed=self.seed,
+            steps=self.world.steps,
+            operations=len(accounts),
+            done=oracle.done,
+            dead=sum(one.dead for one in accounts),
+            repeated=sum(1 for times in oracle.handled.values() if times > 1),
+            kills=self.kills,
+            faults=happened,
+            seconds=self.world.now,
+        )
+
+
+@contextmanager
+def _the_same_every_time(seed: int) -> Iterator[None]:
+    """Ids and random numbers of the engine follow from the seed; its log is not read here."""
+    state, prefix, numbers = global_random.getstate(), new_id._prefix, new_id._count
+    global_random.seed(seed)
+    new_id._prefix, new_id._count = f"{seed:016x}", count()
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+        global_random.setstate(state)
+        new_id._prefix, new_id._count = prefix, numbers
