@@ -117,6 +117,10 @@ class Turn:
         """Look at the store again before anything else."""
         self._keep_at = 0.0
 
+    def sweep(self) -> None:
+        """Look at all lanes next, also at those that nobody marked."""
+        self._sweep = set(self._duties.watchers())
+
     def step(self, flusher: Flusher, rhythm: Rhythm, limits: Limits) -> float:
         """Do what is due; return the seconds until the next thing is.
 
@@ -139,7 +143,7 @@ class Turn:
             self._limit_at = now + rhythm.capacity_interval
         if now >= self._audit_at:
             self._duties.audit()
-            self._sweep = set(self._duties.watchers())
+            self.sweep()
             self._audit_at = now + rhythm.audit_interval
         if self._more:
             return 0.0
@@ -267,6 +271,8 @@ def one_flush(duties: Duties) -> bool:
         flusher.adopt()
         rhythm = duties.rhythm()
         turn.wanted(rhythm)
+        if duties.clock.now_ms() / 1000 % rhythm.audit_interval < rhythm.beat_interval:
+            turn.sweep()  # the first tick of each audit interval, whichever process it comes to
         turn.step(flusher, rhythm, duties.limits())
     finally:
         flusher.close()

@@ -165,6 +165,20 @@ def test_a_turn_that_was_lost_stops_before_it_publishes_anything(site: InMemory)
     assert site.in_lane(batcher, "write") == 1
 
 
+def test_ticks_sweep_lanes_that_nobody_marked(site: InMemory) -> None:
+    batcher = site.batcher(flush_mode="tick", audit_interval=10.0)
+    batches: list[Any] = []
+    write = batcher.watcher(name="write")(collecting(batches))
+    write.enqueue(1, id="a")
+    batcher.store.withdraw(list(batcher.store._state.admitted))  # type: ignore[attr-defined]
+    batcher.store.idle(["write"])
+
+    site.tick(batcher, 10, every=1.0)
+
+    assert batches == [["a"]]
+    assert site.in_lane(batcher, "write") == 0
+
+
 def test_a_new_turn_adopts_what_a_dead_one_had_leased(site: InMemory) -> None:
     batcher = site.batcher(flush_mode="tick")
     batches: list[Any] = []
