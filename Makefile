@@ -10,7 +10,8 @@ unexport PYTHONPATH
 unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-oldest test-pythons check fuzz faults bench clean rabbitmq
+.PHONY: help demo test test-unit test-oldest test-pythons check simulate mutants fuzz faults bench clean \
+    rabbitmq
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +43,13 @@ test-pythons: ## run the unit tests on the other supported Pythons that are here
 unit-on: $(VENV)/python$(VERSION)/.ready
 	@echo "Python $(VERSION), unit tests:"
 	@$(VENV)/python$(VERSION)/bin/pytest --quiet --no-header tests/unit
+
+simulate: $(VENV)/test-unit/.ready ## run 10,000 schedules with faults on the memory store (STORE=redis; SEED= replays one)
+	@cd tests && ../$(VENV)/test-unit/bin/python -m simulation.run --store $(or $(STORE),memory) \
+	    $(if $(SEED),--seed $(SEED)) $(if $(SCHEDULES),--schedules $(SCHEDULES))
+
+mutants: $(VENV)/test-unit/.ready ## break the engine on purpose and see that the simulation notices each time
+	@cd tests && ../$(VENV)/test-unit/bin/python -m simulation.mutants
 
 faults: $(VENV)/test-unit/.ready rabbitmq ## kill real processes, count what is lost (MINUTES=40, KILLS=1000)
 	@cd tests && $(CURDIR)/$(VENV)/test-unit/bin/python -m faults \

@@ -41,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Run the fast layers first; a layer not named here comes last."""
-    layers = ["unit", "contract", "integration"]
+    layers = ["unit", "contract", "simulation", "integration"]
 
     def place(item: pytest.Item) -> int:
         layer = item.path.relative_to(config.rootpath / "tests").parts[0]

@@ -1,4 +1,4 @@
-"""Who acts in a schedule: processes with a batcher, their turns, workers, producers and operators."""
+"""Who acts in a schedule: processes with a batcher, turns, workers, producers and operators."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from celery_batcher.errors import (
     BatcherError,
     BrokerUnavailableError,
     BufferFullError,
+    ClaimExpiredError,
     EnqueueError,
     EnqueueUncertainError,
     TooExpensiveError,
@@ -24,7 +25,7 @@ from celery_batcher.flusher import Flusher, TurnLostError
 from celery_batcher.store.base import Released
 from celery_batcher.turn import Duties, TurnThread
 
-from .world import SECOND, Actor, Killed, World
+from .world import SECOND, Actor, Killed
 
 if TYPE_CHECKING:
     from .schedule import Schedule
@@ -34,9 +35,10 @@ APP.finalize()
 
 
 ACTS = ("pause", "pause until resumed", "resume", "flush", "leave", "capacity", "redrive", "purge")
+UNCLAIMED = ("wait", "taken", "gone", "recalled")
 
 
-class Boom(Exception):
+class BoomError(Exception):
     """What handlers raise."""
 
 
@@ -153,9 +155,14 @@ class Process:
             actor.alarm = self.schedule.world.us + round(limit * SECOND)
 
     def _work(self, watcher: str, batch: str) -> None:
+        oracle = self.schedule.oracle
         try:
-            self.batcher.run_batch(self.watchers[watcher], batch)
-        except (BatcherError, Boom, SoftTimeLimitExceeded):
+            became = self.batcher.run_batch(self.watchers[watcher], batch)
+            if became.get("batch") not in UNCLAIMED:
+                oracle.succeeded(batch)
+        except ClaimExpiredError:
+            oracle.expired(batch)
+        except (BatcherError, BoomError, SoftTimeLimitExceeded):
             pass  # the task fails; what became of its operations counts
         except Exception as exc:  # noqa: BLE001 - it is reported as what broke the schedule
             self.schedule.crashed("a worker", exc)
@@ -218,7 +225,7 @@ class Handling:
     def _behave(self, random: Random) -> None:
         schedule = self.process.schedule
         if any(one.payload in schedule.plan.poisoned for one in self.batch):
-            raise Boom("poison")
+            raise BoomError("poison")
         if schedule.calm:
             return
         self._nap(random.choice((0, 0, SECOND // 1000, SECOND // 10)))
@@ -253,14 +260,16 @@ class Handling:
         if way == 0:
             raise Throttled(random.choice((None, 0.05, 1.0)))
         if way == 1:
-            self._nap(round(self.process.schedule.plan.options["max_operation_time"] * 1.7 * SECOND))
+            self._nap(
+                round(self.process.schedule.plan.options["max_operation_time"] * 1.7 * SECOND)
+            )
         elif way == 2:
             self._nap(round(self.process.schedule.plan.options["max_operation_time"] * SECOND))
         elif way == 3:
             self.process.kill()
             raise Killed
         else:
-            raise Boom("trouble")
+            raise BoomError("trouble")
 
 
 @dataclass
@@ -313,14 +322,14 @@ class Producer:
     """Enqueues operations, one by one or many, and again when it was left in doubt."""
 
     process: Process
-    world: World
-    sends: int
+    number: int
 
     def run(self) -> None:
-        """Enqueue all of them."""
-        random, actor = self.world.random, self.world.current
+        """Enqueue what is left to be enqueued."""
+        world, left = self.process.schedule.world, self.process.schedule.to_send
+        random, actor = world.random, world.current
         assert actor is not None
-        while self.sends > 0:
+        while left[self.number] > 0:
             actor.sleep(random.randint(0, self.process.schedule.plan.pace))
             if random.random() < 0.5:
                 self._one(random)
@@ -333,7 +342,7 @@ class Producer:
         own = random.random() < 0.5
         options: dict[str, Any] = {"id": name} if own else {}
         options |= self._attributes(random)
-        self.sends -= 1
+        schedule.to_send[self.number] -= 1
         for _ in range(3):
             schedule.oracle.offered(token)
             try:
@@ -353,8 +362,9 @@ class Producer:
     def _many(self, random: Random) -> None:
         oracle = self.process.schedule.oracle
         watcher = random.choice(list(self.process.watchers.values()))
-        n = min(self.sends, random.randint(1, 8))
-        self.sends -= n
+        left = self.process.schedule.to_send
+        n = min(left[self.number], random.randint(1, 8))
+        left[self.number] -= n
         names = [self.process.schedule.new_name() for _ in range(n)]
         tokens = [json.dumps(name).encode() for name in names]
         for token in tokens:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from celery_batcher.errors import BatcherError
 from celery_batcher.publishers.base import UncertainError
 
 from .world import SECOND, Actor, Killed, World
@@ -21,10 +23,20 @@ FAULTS = {
     "unanswered": "the effect, and an error",
     "repeated": "the effect twice, and the answer of the second time",
     "postponed": "an error, and the effect later, whoever may have acted meanwhile",
-    "stalled": "everything of the caller stands still for up to seconds",
+    "stalled before": "the caller stands still for up to seconds, and then the effect",
+    "stalled after": "the effect, and its answer up to seconds later",
     "killed before": "the caller's process dies before the effect",
     "killed after": "the caller's process dies after the effect",
 }
+OFTEN, VERY_OFTEN = (0.003, 0.01, 0.03), (0.01, 0.03, 0.08)
+"""Chances of a fault at a call: a kill ends all that its process was about."""
+ACTS = (
+    *("admit", "publish", "repeat", "withdraw", "adopt", "take", "stage", "acknowledge", "forget"),
+    *("release", "tasks", "published", "offer", "claim", "renew", "commit", "settle", "expire"),
+    *("probe", "throttle", "take_turn", "leave_turn", "close"),
+)
+FOCUSED = 6
+"""Half of the schedules look at one act: its calls have this many times the faults."""
 ONCE = {"take", "publish", "tasks"}
 """Calls to a broker: no driver of ours sends them twice by itself."""
 
@@ -35,26 +47,33 @@ class Faults:
 
     random: Random
     rates: dict[str, float] = field(default_factory=dict)
+    focus: str = ""
     latency: tuple[int, int] = (0, 0)
     stall: int = SECOND
     outstanding: int = 0
+    over: bool = False
     happened: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def drawn(cls, random: Random) -> Faults:
         """Some of the faults: schedules with few kinds reach what those with all kinds do not."""
         kinds = [one for one in FAULTS if random.random() < 0.5]
-        rates = {one: random.choice((0.01, 0.03, 0.08)) for one in kinds}
+        rates = {
+            one: random.choice(OFTEN if one.startswith("killed") else VERY_OFTEN) for one in kinds
+        }
         latency = random.choice(((0, 0), (10, 300), (50, 4000), (500, 30_000)))
-        return cls(random, rates, latency, random.choice((SECOND // 10, SECOND, 4 * SECOND)))
+        focus = random.choice((*ACTS, *[""] * len(ACTS)))
+        return cls(
+            random, rates, focus, latency, random.choice((SECOND // 20, SECOND // 2, 3 * SECOND))
+        )
 
     def stop(self) -> None:
-        """Let everything work from now on."""
-        self.rates = {}
+        """Let everything work from now on, and take no time."""
+        self.rates, self.latency, self.over = {}, (0, 0), True
 
-    def draw(self) -> str:
+    def draw(self, act: str) -> str:
         """The fault of this call, or ""."""
-        left = self.random.random()
+        left = self.random.random() / (FOCUSED if act == self.focus else 1)
         for kind, rate in self.rates.items():
             left -= rate
             if left < 0:
@@ -108,7 +127,9 @@ class Line:
         if actor is None:
             return self._effect(name, act, args)
         actor.check()
-        fault = faults.draw()
+        if faults.over:
+            return self._effect(name, act, args)
+        fault = faults.draw(name)
         if fault == "repeated" and name in ONCE:
             fault = ""
         if fault:
@@ -119,7 +140,7 @@ class Line:
             answer = self._effect(name, act, args, "again")
         if fault == "killed after":
             self._die(actor)
-        actor.sleep(faults.spend())
+        actor.sleep(faults.long() if fault == "stalled after" else faults.spend())
         if fault == "unanswered":
             raise self._lost(name)
         return answer
@@ -129,7 +150,7 @@ class Line:
     ) -> None:
         """What happens until the request is there."""
         faults = self._faults
-        actor.sleep(faults.long() if fault == "stalled" else faults.spend())
+        actor.sleep(faults.long() if fault == "stalled before" else faults.spend())
         if fault == "killed before":
             self._world.note(name, args, "killed before it")
             self._die(actor)
@@ -145,7 +166,8 @@ class Line:
 
     def _late(self, name: str, act: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self._faults.outstanding -= 1
-        self._effect(name, act, args, "late")
+        with suppress(BatcherError):  # nobody is there to hear of it
+            self._effect(name, act, args, "late")
 
     def _lost(self, name: str) -> Exception:
         if name == "publish":

@@ -15,13 +15,26 @@ from typing import Any
 from builders import read
 from celery_batcher import wire
 from celery_batcher.intakes.memory import MemoryLanes
-from celery_batcher.store.base import Released, Settlement
+from celery_batcher.store.base import Refused, Released, Settlement
 
 from .pictures import Picture, Seen
 from .world import World
 
-UNTOUCHING = {"want", "take_turn", "leave_turn", "counts", "dead", "set_asides", "pause"}
-TAKING = {"expire", "probe", "offer"}
+UNTOUCHING = frozenset(
+    [
+        "want",
+        "take_turn",
+        "leave_turn",
+        "counts",
+        "dead",
+        "set_asides",
+        "pause",
+        "idle",
+        "forget",
+        "published",
+    ]
+)
+TAKING = frozenset(["expire", "probe", "offer", "void", "retire"])
 """Acts after which no picture is taken: of no operation, or of none this time."""
 
 
@@ -46,6 +59,7 @@ class Claimed:
 
     operations: list[tuple[bytes, int]]
     at: int
+    until: int
     commits: int = 0
     ended: bool = False
 
@@ -83,6 +97,8 @@ class Oracle:
     handled: Counter[bytes] = field(default_factory=Counter)
     starts: deque[tuple[int, int, int]] = field(default_factory=deque)
     capacities: list[tuple[int, int]] = field(default_factory=list)
+    settled: set[str] = field(default_factory=set)
+    taken_back: set[str] = field(default_factory=set)
     closed_until: float = 0
     paused_until: float = 0
     done: int = 0
@@ -90,6 +106,8 @@ class Oracle:
     _letters: dict[tuple[str, int], bytes] = field(default_factory=dict)
     _released: set[str] = field(default_factory=set)
     _unchecked: int = 0
+    _delayed: bool = False
+    _waiting: bool = False
 
     # What producers promise
 
@@ -153,7 +171,20 @@ class Oracle:
             self.world.fail(f"one batch: two handlers have attempt {attempt} of {_name(token)}")
         elif before.how != "back":
             self.world.fail(
-                f"one attempt: attempt {attempt} of {_name(token)} is made again after it {before.how}"
+                f"one attempt: attempt {attempt} of {_name(token)} is made again after it "
+                f"{before.how}"
+            )
+
+    def succeeded(self, batch: str) -> None:
+        """A task of this batch returned and says what it did."""
+        if batch not in self.settled:
+            self.world.fail(f"recorded: the task of {batch} succeeded, its outcomes are nowhere")
+
+    def expired(self, batch: str) -> None:
+        """A task was told that its claim had ended."""
+        if batch not in self.taken_back:
+            self.world.fail(
+                f"fence: the task of {batch} was told that its claim ended, and it had not"
             )
 
     # What takes effect
@@ -164,6 +195,8 @@ class Oracle:
         if watch is not None:
             watch(args, answer)
         if name in UNTOUCHING or (name in TAKING and not answer):
+            return
+        if name == "release" and isinstance(answer, Refused) and not self._delayed:
             return
         self._unchecked += 1
         if self._unchecked >= self.every:
@@ -184,7 +217,9 @@ class Oracle:
             for (other, _), claim in self.claims.items():
                 if other == id and not claim.ended:
                     self.world.fail(f"one batch: {id} is claimed twice")
-            self.claims[id, nonce] = Claimed(operations, self.world.us)
+            self.claims[id, nonce] = Claimed(
+                operations, self.world.us, self.world.us + args[3] * 1000
+            )
             now = self.world.us // 1000
             if now < max(self.closed_until, self.paused_until):
                 self.world.fail(f"gate: {id} starts while nothing may")
@@ -232,6 +267,7 @@ class Oracle:
         if self._stands(id, claim):
             self._decide(claim, settlement)  # type: ignore[arg-type]
             claim.ended = True  # type: ignore[union-attr]
+            self.settled.add(id)
 
     def _stands(self, id: str, claim: Claimed | None) -> bool:
         if claim is None or claim.ended:
@@ -260,12 +296,15 @@ class Oracle:
 
     def _saw_expire(self, _: Any, answer: Any) -> None:
         for taken in answer:
+            self.taken_back.add(taken.id)
             self._end_claims(taken.id)
 
     def _end_claims(self, id: str) -> None:
         for (batch, _), claim in self.claims.items():
             if batch == id and not claim.ended:
                 claim.ended, claim.operations = True, [(b"taken back", 0)]
+                if claim.until > self.world.us + 1000:
+                    self.world.fail(f"deadline: {id} was taken back before it")
 
     def _saw_dead(self, args: tuple[Any, ...], answer: Any) -> None:
         for letter in answer:
@@ -282,6 +321,8 @@ class Oracle:
 
     def _saw_release(self, args: tuple[Any, ...], answer: Any) -> None:
         """G5: what a batch takes of a queue comes before all that is left in it."""
+        if isinstance(answer, Refused) and answer.reason == "empty":
+            self._check_empty()
         if not isinstance(answer, Released) or args[1] in self._released:
             return
         self._released.add(args[1])
@@ -293,12 +334,25 @@ class Oracle:
             if one.sequence < last.get(one.queue, 0):
                 self.world.fail(f"order: {_name(one.token)} was overtaken in its queue")
 
+    def _check_empty(self) -> None:
+        """Nothing can be released: then nothing waits that has no batch ahead and is affordable."""
+        if not self._waiting:
+            return
+        picture = self.picture()
+        ahead = {one.watcher for one in picture.batches.values()}
+        most = self.capacities[-1][1] if self.limited else math.inf
+        dear = {one.queue[0] for one in picture.waiting if one.cost > most}
+        for one in picture.waiting:
+            if one.queue[0] not in ahead | dear:
+                self.world.fail(f"forgotten: {_name(one.token)} waits, and nothing is released")
+
     # After every step
 
     def check(self) -> Picture:
         """Compare the books with the store and the lanes."""
-        self._unchecked = 0
         picture = self.picture()
+        self._unchecked, self._delayed = 0, bool(picture.delayed)
+        self._waiting = self.every > 1 or bool(picture.waiting)
         for drift in picture.wrong:
             self.world.fail(f"counters: {drift}")
         places: dict[bytes, str] = {}

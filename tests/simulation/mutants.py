@@ -20,7 +20,7 @@ from pathlib import Path
 import celery_batcher
 
 from .run import connected
-from .schedule import Broken, Schedule
+from .schedule import BrokenError, Schedule
 
 SCHEDULES = {"memory": 1500, "redis": 400}
 """How many schedules of a store a mutant may survive at most."""
@@ -324,7 +324,7 @@ def _hunted(store: str, schedules: int) -> None:
         for seed in range(schedules):
             try:
                 Schedule(seed, client).run()
-            except Broken as broken:
+            except BrokenError as broken:
                 answer |= {"seed": seed, "broken": broken.broken}
                 break
     print(json.dumps(answer))
@@ -346,7 +346,9 @@ def main() -> int:
         for one in pool.map(hunt, chosen):
             hunts.append(one)
             caught = "**it survived**" if one.seed is None else one.seed + 1
-            print(f"| {one.mutant.name} | {one.mutant.store} | {caught} | {one.broken} |", flush=True)
+            print(
+                f"| {one.mutant.name} | {one.mutant.store} | {caught} | {one.broken} |", flush=True
+            )
     survivors = sum(one.seed is None for one in hunts)
     print(f"\n{len(hunts) - survivors} of {len(hunts)} mutants were caught")
     return 1 if survivors else 0

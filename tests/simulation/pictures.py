@@ -1,4 +1,4 @@
-"""All that a store keeps of operations, in one form for both stores, and whether it fits together."""
+"""All that a store keeps of operations, in one form for both stores, and if it fits together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from celery_batcher.store.redis import RedisStore
 
 
 class Seen(NamedTuple):
-    """An operation somewhere in a store. ``token`` is its payload: what the producer knows it by."""
+    """An operation in a store. ``token`` is its payload: what the producer knows it by."""
 
     token: bytes
     attempt: int
@@ -35,7 +35,7 @@ class Ledgered:
 
 @dataclass(slots=True)
 class Picture:
-    """A store's content at one moment. ``wrong``: counters and indexes that differ from the data."""
+    """A store's content at a moment. ``wrong``: counters and indexes that differ from the data."""
 
     waiting: list[Seen] = field(default_factory=list)
     delayed: list[Seen] = field(default_factory=list)
@@ -163,7 +163,9 @@ class _RedisReader:
             readers[kind](name)
         found = pipeline.execute()
         self.res, self.ends, self.costs = found[:3]
-        return {name[len(self._base) :]: value for name, value in zip(names, found[3:], strict=True)}
+        return {
+            name[len(self._base) :]: value for name, value in zip(names, found[3:], strict=True)
+        }
 
     def _place(self, name: str) -> None:
         picture, value = self.picture, self.data.get(name)

@@ -19,7 +19,7 @@ from celery_batcher.embedded import EmbeddedServer
 
 from . import world
 from .faults import FAULTS
-from .schedule import Broken, Result, Schedule
+from .schedule import BrokenError, Result, Schedule
 
 PORTION = 25
 REPLAYED = 400
@@ -40,10 +40,10 @@ class Summary:
     faults: Counter[str] = field(default_factory=Counter)
     broken: dict[int, str] = field(default_factory=dict)
 
-    def add(self, result: Result | Broken) -> None:
+    def add(self, result: Result | BrokenError) -> None:
         """Count one schedule."""
         self.schedules += 1
-        if isinstance(result, Broken):
+        if isinstance(result, BrokenError):
             self.broken[result.seed] = str(result)
             return
         for name in ("steps", "operations", "done", "dead", "repeated", "kills", "seconds"):
@@ -73,7 +73,9 @@ class Summary:
             ("processes killed", self.kills),
             *((f"calls: {FAULTS.get(name, name)}", n) for name, n in sorted(self.faults.items())),
         ]
-        return "\n".join(["| what | how many |", "|---|---:|"] + [f"| {a} | {b:,} |" for a, b in rows])
+        return "\n".join(
+            ["| what | how many |", "|---|---:|"] + [f"| {a} | {b:,} |" for a, b in rows]
+        )
 
 
 @contextmanager
@@ -92,7 +94,7 @@ def simulate(seeds: Iterable[int], client: Any = None) -> Summary:
     for seed in seeds:
         try:
             summary.add(Schedule(seed, client).run())
-        except Broken as broken:
+        except BrokenError as broken:
             summary.add(broken)
     return summary
 
@@ -130,7 +132,7 @@ def _one(store: str, seed: int) -> int:
         schedule = Schedule(seed, client)
         try:
             result = schedule.run()
-        except Broken as broken:
+        except BrokenError as broken:
             print(broken)
             return 1
     print("\n".join(schedule.world.told()))

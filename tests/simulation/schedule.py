@@ -26,7 +26,7 @@ from .pictures import picture_of_memory, picture_of_redis
 from .world import SECOND, Actor, World, WorldClock
 
 
-class Broken(AssertionError):
+class BrokenError(AssertionError):
     """An invariant was broken; the text says which, and shows the steps before it."""
 
     def __init__(self, broken: str, seed: int, store: str, steps: list[str]) -> None:
@@ -65,12 +65,10 @@ class Plan:
             capacity=capacity,
             window=random.choice((0.5, 1.0)),
             options=_options(random),
-            watchers={
-                name: _watcher(random) for name in ("v", "w")[: random.choice((1, 1, 2))]
-            },
+            watchers={name: _watcher(random) for name in ("v", "w")[: random.choice((1, 1, 2))]},
             costs=(0, 1, 1, dear),
             processes=random.randint(1, 3),
-            producers=random.randint(1, 2),
+            producers=random.randint(1, 3),
             operations=operations,
             pace=random.choice((SECOND // 100, SECOND // 4)),
             troubled_us=random.randint(2, 6) * SECOND,
@@ -143,6 +141,7 @@ class Schedule:
     processes: list[Process] = field(default_factory=list)
     producers: list[Process] = field(default_factory=list)
     owners: dict[Actor, Process] = field(default_factory=dict)
+    to_send: list[int] = field(default_factory=list)
     kills: int = 0
     calm: bool = False
 
@@ -173,7 +172,7 @@ class Schedule:
     def _mishaps(self) -> tuple[float, float, float, int]:
         draw = self.random.choice
         return (
-            draw((0.0, 0.05)),
+            draw((0.0, 0.1, 0.4)),
             draw((0.0, 0.1)),
             draw((0.0, 0.1)),
             draw((0, SECOND // 20, 2 * SECOND)),
@@ -215,7 +214,7 @@ class Schedule:
         """Run it.
 
         Raises:
-            Broken: an invariant was.
+            BrokenError: an invariant was.
         """
         with _the_same_every_time(self.seed):
             try:
@@ -241,23 +240,31 @@ class Schedule:
         for _ in range(plan.processes):
             self._hire()
         share = -(-plan.operations // plan.producers)
+        self.to_send = [share] * plan.producers
         for number in range(plan.producers):
-            process = Process(self, f"producer{number + 1}")
-            self.producers.append(process)
-            process.spawn("enqueues", Producer(process, world, share).run)
+            self._produce(number)
         self._beat()
         self._operate()
         end = world.us + plan.troubled_us
         self._run(end)
 
+    def _produce(self, at: int) -> None:
+        """A producer starts, in place of one that died with work left to do."""
+        process = Process(self, f"producer{at + 1}")
+        self.producers[at : at + 1] = [process]
+        process.spawn("enqueues", Producer(process, at).run)
+
     def _run(self, until: int) -> None:
         self.world.run_until(until)
         if self.world.failure:
             store = "memory" if self.client is None else "redis"
-            raise Broken(self.world.failure, self.seed, store, self.world.told())
+            raise BrokenError(self.world.failure, self.seed, store, self.world.told())
 
     def _hire(self) -> None:
         """A process starts in place of each that died."""
+        for at, process in enumerate(self.producers):
+            if not process.alive and not self.calm and self.to_send[at] > 0:
+                self._produce(at)
         while sum(one.alive for one in self.processes) < self.plan.processes:
             self.processes = [one for one in self.processes if one.alive]
             self.processes.append(Process(self, f"process{next(self._fleet)}"))
@@ -276,29 +283,26 @@ class Schedule:
         self._any_process().operate(act)
 
     def _operate(self) -> None:
-        """Operators act, and processes die in the middle of nothing."""
+        """Operators act, beat's tasks come when they were not due, and processes die."""
         random = self.world.random
         if self.calm:
             return
-        alive = [one for one in self.processes if one.alive]
-        if alive:
-            process = random.choice(alive)
-            act = random.choice((*ACTS, "kill"))
-            if act == "kill":
-                process.kill()
-            else:
-                process.operate(act)
+        act = random.choice((*ACTS, "capacity", *["tick"] * 6, "kill"))
+        process = self._any_process()
+        if act == "kill":
+            process.kill()
+        else:
             if act == "capacity" and self.plan.capacity is not None:
                 self.deploy(random.choice((self.plan.capacity, 1 + self.plan.capacity // 2)))
-            if act == "pause until resumed":
-                self.world.after(random.randint(0, SECOND), lambda: self._tick("resume"))
-        self.world.after(random.randint(SECOND // 10, 2 * SECOND), self._operate)
+            process.operate(act)
+        if act.startswith("pause"):
+            self.world.after(random.randint(0, SECOND // 2), lambda: self._tick("resume"))
+        self.world.after(random.randint(0, SECOND // 2), self._operate)
 
     def _calm_down(self) -> None:
         """No more faults: everything must end."""
         self.faults.stop()
         self.queue.stop()
-        self.faults.latency = (0, 0)
         self._wait_for_producers()
         self.calm = True
         self._finish()
@@ -314,14 +318,15 @@ class Schedule:
     def _finish(self) -> None:
         """Let time pass until all is done; where nothing happens, let it jump."""
         step = round(3 * self.plan.options["flush_interval"] * SECOND)
-        jumps, before, pause = self._jumps(), self._state(), step
+        before, pause = self._state(), step
+        jumps = self._jumps(*before)
         while any(before[1:]):
             self._let_work()
             self._run(self.world.us + pause)
             now = self._state()
             pause = step
             if now != before:
-                jumps = self._jumps()
+                jumps = self._jumps(*now)
             elif (jump := next(jumps, None)) is not None:
                 leap, pause = jump
                 self.world.note(f"time jumps by {leap} s")
@@ -334,7 +339,7 @@ class Schedule:
     def _let_work(self) -> None:
         """Undo what operators did, also what takes effect only now."""
         self.store.pause(0)
-        self.deploy(self.plan.capacity)
+        self.deploy(self.plan.capacity and 100 * self.plan.capacity)
         self.store.configure(self._any_process().batcher.limits(), [])
 
     def deploy(self, capacity: int | None) -> None:
@@ -348,23 +353,26 @@ class Schedule:
         self._hire()
         return self.world.random.choice([one for one in self.processes if one.alive])
 
-    def _jumps(self) -> Iterator[tuple[float, int]]:
+    def _jumps(self, _done: int, left: int, _admitted: int) -> Iterator[tuple[float, int]]:
         """Seconds by which time may jump, and microseconds that must pass after that.
 
-        What is longer than the fleet's patience is an outage, behind which claims have their
-        grace once more: expiry waits until that is over.
+        Where only admissions are left, they are void after a minute. What is longer than the
+        fleet's patience is an outage, behind which claims have their grace once more: expiry waits
+        until that is over.
         """
         beat, grace = self.plan.options["beat_interval"], self.plan.options["claim_grace"]
         short = round(2 * self.plan.options["flush_interval"] * SECOND)
-        for _ in range(5):
+        for _ in range(5 if left else 0):
             yield 1.2 * beat, short
+        yield 61.0, short
         for _ in range(12):
             yield 61.0, round((2 * beat + grace) * SECOND)
 
     def _state(self) -> tuple[int, int, int]:
         """What has ended, and what has not."""
         picture = self.oracle.check()
-        left = self.oracle.unfinished(picture) + self.faults.outstanding
+        busy = sum(one.alive and not one.name.endswith("turn") for one in self.owners)
+        left = self.oracle.unfinished(picture) + self.faults.outstanding + busy
         return self.oracle.done, left, len(picture.admitted)
 
     def _check_end(self) -> None:

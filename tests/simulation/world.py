@@ -11,6 +11,7 @@ import heapq
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from random import Random
 from typing import Any
@@ -110,10 +111,8 @@ class Actor:
         return not self.killed and not self._code.dead
 
     def _live(self) -> None:
-        try:
+        with suppress(Killed):
             self._act()
-        except Killed:
-            pass
 
     def sleep(self, us: int) -> None:
         """Let others act for so long; called by the actor's own code.
