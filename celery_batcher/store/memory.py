@@ -653,9 +653,7 @@ class MemoryStore:
                 batch = state.batches[id]
                 if not batch.published:
                     batch.published, batch.open_since = True, now
-                probe = batch.probe
-                again = now + (REPUBLISH_MOST_MS if probe else REPUBLISH_MS)
-                state.offers[id] = max(state.offers[id], again)
+                state.offers[id] = max(state.offers[id], now + REPUBLISH_MS)
             return len(unclaimed)
 
     def offer(self, token: str, most: int) -> list[Released]:
@@ -667,8 +665,7 @@ class MemoryStore:
                 batch = state.batches[id]
                 batch.offers += 1
                 pause = min(REPUBLISH_MS * 2 ** (batch.offers - 1), REPUBLISH_MOST_MS)
-                tried = batch.probe and batch.published
-                state.offers[id] = now + (REPUBLISH_MOST_MS if tried else pause)
+                state.offers[id] = now + pause
             return [state.batches[id].describe(now) for _at, id in due]
 
     def claim(self, id: str, nonce: str, limits: Limits, ms: int) -> Claim:

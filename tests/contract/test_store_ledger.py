@@ -388,6 +388,21 @@ def test_a_watcher_that_claims_nothing_is_put_on_probe_with_one_operation(bench:
     assert bench.drain() == [["b", "c"], ["d", "e"]]
 
 
+def test_a_batch_on_probe_whose_task_was_lost_is_published_again(bench: Bench) -> None:
+    bench.begin()
+    bench.put_many("ab")
+    bench.released()
+    bench.clock.advance(1)
+    bench.store.probe(bench.token, 1000, 10)
+    probe = bench.released()
+    bench.store.published([probe.id])
+    bench.clock.advance(4.999)
+    assert bench.store.offer(bench.token, 10) == []
+    bench.clock.advance(0.001)
+
+    assert [one.id for one in bench.store.offer(bench.token, 10)] == [probe.id]
+
+
 def test_a_recall_counts_no_attempt_and_frees_the_hold(bench: Bench) -> None:
     bench.begin(WatcherOptions("w", max_attempts=1), capacity=10, flush_ms=1000)
     bench.put(op("a", cost=10))

@@ -6,13 +6,10 @@
 if call('HGET', META, 'turn') ~= ARGV[3] or gate() then return {} end
 local offers = {}
 for _, id in ipairs(call('ZRANGEBYSCORE', OFFERS, '-inf', now, 'LIMIT', 0, ARGV[4])) do
-  local b = call('HMGET', batch_key(id), 'watcher', 'n', 'cost', 'trigger', 'oldest', 'offers',
-    'probe', 'published')
+  local b = call('HMGET', batch_key(id), 'watcher', 'n', 'cost', 'trigger', 'oldest')
   if b[1] then
     local tries = call('HINCRBY', batch_key(id), 'offers', 1)
-    local tried = b[7] == '1' and b[8]
-    local pause = tried and 300000 or math.min(5000 * 2 ^ (tries - 1), 300000)
-    call('ZADD', OFFERS, now + pause, id)
+    call('ZADD', OFFERS, now + math.min(5000 * 2 ^ (tries - 1), 300000), id)
     offers[#offers + 1] = { id, b[1], tonumber(b[2]), tonumber(b[3]), b[4], now - tonumber(b[5]) }
   else
     call('ZREM', OFFERS, id)

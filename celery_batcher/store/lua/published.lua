@@ -6,9 +6,8 @@ local open = 0
 for i = 3, #ARGV do
   local id = ARGV[i]
   if call('ZSCORE', OFFERS, id) then
-    local probe = call('HGET', batch_key(id), 'probe') == '1'
     if call('HSETNX', batch_key(id), 'published', 1) == 1 then call('ZADD', OPEN, 'XX', now, id) end
-    call('ZADD', OFFERS, 'XX', 'GT', now + (probe and 300000 or 5000), id)
+    call('ZADD', OFFERS, 'XX', 'GT', now + 5000, id)
     open = open + 1
   end
 end
