@@ -88,9 +88,9 @@ class SimulatedTurn(TurnThread):
     def alive(self) -> bool:
         return self._actor is not None and self._actor.alive
 
-    def ensure(self, *, unasked: bool = False) -> None:
+    def ensure(self, *, unasked: bool = False, after: float = 0.0) -> None:
         if not self.alive:
-            self._stopping = False
+            self._stopping, self._after = False, after
             self._actor = self._process.spawn("turn", self._run)
 
     def wake(self) -> None:

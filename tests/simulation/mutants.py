@@ -143,7 +143,7 @@ MUTANTS = [
     Mutant(
         "a task said to be published is never published again",
         MEMORY,
-        "                state.offers[id] = max(state.offers[id], again)\n",
+        "                state.offers[id] = max(state.offers[id], now + REPUBLISH_MS)\n",
         "                state.offers[id] = now + 10**12\n",
     ),
     Mutant(
@@ -155,14 +155,14 @@ MUTANTS = [
     Mutant(
         "a settlement that is sent again counts again",
         MEMORY,
-        "            if batch is None:\n                return (id, nonce) in state.settled\n",
+        "            if batch is None:\n                return (id, nonce) in state.settled or self._refuse(id, nonce, now)\n",
         "            if batch is None:\n                state.done += (id, nonce) in state.settled\n"
-        "                return (id, nonce) in state.settled\n",
+        "                return (id, nonce) in state.settled or self._refuse(id, nonce, now)\n",
     ),
     Mutant(
         "a late worker's outcomes are taken",
         MEMORY,
-        "                return (id, nonce) in state.settled\n",
+        "                return (id, nonce) in state.settled or self._refuse(id, nonce, now)\n",
         "                return True\n",
     ),
     Mutant(
@@ -186,14 +186,14 @@ MUTANTS = [
     Mutant(
         "a delayed operation is forgotten when its time has come",
         MEMORY,
-        "            self._wait_again(delayed.watcher, delayed.one)\n",
+        "            self._wait_again(delayed.watcher, delayed.ones)\n",
         "            pass\n",
     ),
     Mutant(
         "what comes back waits behind what arrived",
         MEMORY,
-        "        self._queue(name, one.entry).returned[one.sequence] = one\n",
-        "        self._queue(name, one.entry).arrived.append(one)\n",
+        "            self._queue(name, ones[0].entry).returned[ones[0].sequence] = ones[0]\n",
+        "            self._queue(name, ones[0].entry).arrived.append(ones[0])\n",
     ),
     Mutant(
         "whoever asks may stage, its turn or not (Lua)",

@@ -75,7 +75,9 @@ def picture_of_memory(server: MemoryServer, key: tuple[str, str]) -> Picture:
         picture.expect(f"{name}.waiting_cost", watcher.waiting_cost, costs)
         picture.expect(f"{name}.by_priority", watcher.by_priority, priorities)
         picture.dead += [_letter(name, letter.entry) for letter in watcher.dead]
-    picture.delayed = [_in_memory(one.watcher, one.one) for one in state.later]
+    picture.delayed = [
+        _in_memory(later.watcher, one) for later in state.later for one in later.ones
+    ]
     for id, batch in state.batches.items():
         operations = [_in_memory(batch.watcher, one) for one in batch.entries]
         claimed = batch.nonce is not None
@@ -219,7 +221,7 @@ class _RedisReader:
             row = {"cn": 1} if batch.claimed else {"on": 1, "oc": batch.cost}
             rows[batch.watcher].update(row)
         for record in self.data.get("admitted", {}).values():
-            n, cost, _, watcher = record.decode().split(":", 3)
+            n, cost, _, _, watcher = record.decode().split(":", 4)
             meta.update(admitted=int(n), admitted_cost=int(cost))
             rows[watcher].update(admitted=1)
         meta.update(dead=len(picture.dead), dead_cost=sum(one.cost for one in picture.dead))
@@ -252,8 +254,8 @@ _META = [
 ]
 _WATCHER = ["n", "cost", "n0", "n1", "n2", "delayed", "on", "oc", "cn", "admitted"]
 _KINDS = {
-    **dict.fromkeys(("meta", "admitted", "w", "t", "batch"), "hash"),
-    **dict.fromkeys(("aside", "q", "blocks"), "list"),
+    **dict.fromkeys(("meta", "admitted", "w", "t", "batch", "walk", "sums", "drift"), "hash"),
+    **dict.fromkeys(("aside", "q", "blocks", "left"), "list"),
     **dict.fromkeys(("lanes", "ids", "watchers"), "set"),
 }
 

@@ -105,6 +105,7 @@ def _watcher(random: Random) -> dict[str, Any]:
     return {
         "max_batch_size": random.choice((1, 3, 500)),
         "max_attempts": random.choice((1, 3, 5)),
+        "bisect": False,  # an execution is known by its attempt, which halves do not count
         "max_concurrent_batches": random.choice((None, None, 1)),
         "batch_by_key": random.random() < 0.2,
         "retry_backoff": random.choice((False, False, 1)),
