@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -34,7 +35,10 @@ APP = Celery("simulation", broker="memory://", set_as_current=False)
 APP.finalize()
 
 
-ACTS = ("pause", "pause until resumed", "resume", "flush", "leave", "capacity", "redrive", "purge")
+ACTS = (
+    *("pause", "pause until resumed", "drain", "resume", "flush", "leave", "capacity"),
+    *("redrive", "purge"),
+)
 UNCLAIMED = ("wait", "taken", "gone", "recalled")
 
 
@@ -119,7 +123,8 @@ class Process:
         self.schedule = schedule
         self.name = name
         self.alive = True
-        self.busy = 0
+        self.handling: list[str] = []
+        self.received: deque[str] = deque(maxlen=5)
         self.actors: list[Actor] = []
         self.batcher = SimulatedBatcher(self, **schedule.plan.options)
         self.watchers = {
@@ -138,6 +143,11 @@ class Process:
         self.schedule.owners[actor] = self
         return actor
 
+    @property
+    def owner(self) -> str:
+        """What the nonces of its claims begin with."""
+        return f"simulated/{self.name}"
+
     def kill(self) -> None:
         """SIGKILL: none of its actors does another step."""
         if self.alive:
@@ -145,10 +155,12 @@ class Process:
             self.schedule.kills += 1
             for actor in self.actors:
                 actor.kill()
+            self.schedule.died(self)
 
     def work(self, watcher: str, batch: str) -> None:
         """A task has come to this process."""
-        self.busy += 1
+        self.handling.append(batch)
+        self.received.append(batch)
         actor = self.spawn(f"task {batch}", lambda: self._work(watcher, batch))
         if self.schedule.plan.soft_limits:
             limit = self.watchers[watcher].operation_time
@@ -167,7 +179,7 @@ class Process:
         except Exception as exc:  # noqa: BLE001 - it is reported as what broke the schedule
             self.schedule.crashed("a worker", exc)
         finally:
-            self.busy -= 1
+            self.handling.remove(batch)
 
     def _quietly(self, act: Callable[[], Any]) -> Callable[[], None]:
         def run() -> None:
@@ -186,6 +198,7 @@ class Process:
             "tick": self.batcher.tick,
             "pause": lambda: self.batcher.pause(0.4),
             "pause until resumed": lambda: self.batcher.pause(None),
+            "drain": lambda: self.batcher.drain(2),
             "resume": self.batcher.resume,
             "flush": self.batcher.flush,
             "leave": self.batcher.leave,
@@ -194,6 +207,11 @@ class Process:
             "purge": lambda: [one.dead_letters.purge() for one in self.watchers.values()],
         }
         self.spawn(act, self._quietly(acts[act]))
+
+    def hand_back(self, batch: str, of: Process) -> None:
+        """The parent of a killed child gives its batch back at once."""
+        store = self.schedule.store
+        self.spawn("hand back", self._quietly(lambda: store.abandon(batch, of.owner, "killed")))
 
 
 @dataclass
@@ -207,7 +225,8 @@ class Handling:
         """Do what a handler may do, the worst included."""
         batch, schedule = self.batch, self.process.schedule
         tokens = [(json.dumps(one.payload).encode(), one.attempt) for one in batch]
-        execution = schedule.oracle.started(batch.id, batch.cost, tokens)
+        halves = self.process.watchers[batch.watcher].retry_policy.bisect
+        execution = schedule.oracle.started(batch.id, batch.cost, tokens, halves)
         schedule.world.note("handler", f"{batch.id} {[(t.decode(), n) for t, n in tokens]}")
         try:
             self._behave(schedule.world.random)
@@ -304,7 +323,9 @@ class TaskQueue:
 
     def _delivery(self, watcher: str, id: str) -> Callable[[], None]:
         def deliver() -> None:
-            workers = [one for one in self.schedule.processes if one.alive and one.busy < 2]
+            workers = [
+                one for one in self.schedule.processes if one.alive and len(one.handling) < 2
+            ]
             if workers:
                 self.random.choice(workers).work(watcher, id)
             else:

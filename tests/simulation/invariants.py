@@ -15,9 +15,9 @@ from typing import Any
 from builders import read
 from celery_batcher import wire
 from celery_batcher.intakes.memory import MemoryLanes
-from celery_batcher.store.base import Refused, Released, Settlement
+from celery_batcher.store.base import Counts, Refused, Released, Settlement
 
-from .pictures import Picture, Seen
+from .pictures import HALVES, Picture, Seen
 from .world import World
 
 UNTOUCHING = frozenset(
@@ -27,6 +27,7 @@ UNTOUCHING = frozenset(
         "leave_turn",
         "counts",
         "dead",
+        "drain",
         "set_asides",
         "pause",
         "idle",
@@ -34,7 +35,7 @@ UNTOUCHING = frozenset(
         "published",
     ]
 )
-TAKING = frozenset(["expire", "probe", "offer", "void", "retire"])
+TAKING = frozenset(["abandon", "expire", "probe", "offer", "void", "retire"])
 """Acts after which no picture is taken: of no operation, or of none this time."""
 
 
@@ -57,6 +58,7 @@ class Account:
 class Claimed:
     """A claim that took effect: the operations still in its batch, and whether it has ended."""
 
+    nonce: str
     operations: list[tuple[bytes, int]]
     at: int
     until: int
@@ -70,6 +72,8 @@ class Running:
 
     batch: str
     tokens: list[tuple[bytes, int]]
+    claim: Claimed
+    halves: bool
     how: str = ""
 
 
@@ -101,7 +105,9 @@ class Oracle:
     taken_back: set[str] = field(default_factory=set)
     closed_until: float = 0
     paused_until: float = 0
+    draining: bool = False
     done: int = 0
+    happened: Counter[str] = field(default_factory=Counter)
     _admitted_by: dict[Any, set[str]] = field(default_factory=dict)
     _letters: dict[tuple[str, int], bytes] = field(default_factory=dict)
     _released: set[str] = field(default_factory=set)
@@ -136,22 +142,28 @@ class Oracle:
 
     # What handlers do
 
-    def started(self, batch: str, cost: int, tokens: list[tuple[bytes, int]]) -> Running:
-        """A handler starts now: is there capacity for it, and may these attempts be made?"""
-        running = Running(batch, tokens)
+    def started(
+        self, batch: str, cost: int, tokens: list[tuple[bytes, int]], halves: bool
+    ) -> Running:
+        """A handler starts now: is there capacity for it, and may these attempts be made?
+
+        Args:
+            halves: whether a batch of its watcher that fails is tried again in halves.
+        """
+        claims = [claim for (id, _), claim in self.claims.items() if id == batch]
+        running = Running(batch, tokens, max(claims, key=lambda claim: claim.at), halves)
         if self.limited:
-            self._count_start(batch, cost)
+            self._count_start(running, cost)
         for at in tokens:
-            self._check_attempt(at)
+            self._check_attempt(at, running)
             self.executions[at] = running
             self.handled[at[0]] += 1
         return running
 
-    def _count_start(self, batch: str, cost: int) -> None:
+    def _count_start(self, running: Running, cost: int) -> None:
         """G3. A window is measured against the capacity in force at its last claim."""
         starts, now = self.starts, self.world.us
-        claimed = max(claim.at for (id, _), claim in self.claims.items() if id == batch)
-        starts.append((now, cost, claimed))
+        starts.append((now, cost, running.claim.at))
         while starts[0][0] <= now - self.window_us:
             starts.popleft()
         total, last = sum(cost for _, cost, _ in starts), max(at for _, _, at in starts)
@@ -159,7 +171,7 @@ class Oracle:
         if total > capacity:
             self.world.fail(f"window: {total} started in one, the capacity is {capacity}")
 
-    def _check_attempt(self, at: tuple[bytes, int]) -> None:
+    def _check_attempt(self, at: tuple[bytes, int], running: Running) -> None:
         token, attempt = at
         before, account = self.executions.get(at), self.accounts.get(token)
         if account is None or account.promise == "refused":
@@ -167,7 +179,12 @@ class Oracle:
             return
         if before is None or account.sends > 1 or account.redriven:
             return
-        if before.how == "":
+        if running.halves and 2 * len(running.tokens) <= len(before.tokens) + 1:
+            # The half of a batch that failed: no attempt, and nobody's any more.
+            self.happened["operations tried again in halves"] += 1
+            if not before.claim.ended:
+                self.world.fail(f"one batch: {_name(token)} is handled, and {before.batch} is too")
+        elif before.how == "":
             self.world.fail(f"one batch: two handlers have attempt {attempt} of {_name(token)}")
         elif before.how != "back":
             self.world.fail(
@@ -217,10 +234,8 @@ class Oracle:
             for (other, _), claim in self.claims.items():
                 if other == id and not claim.ended:
                     self.world.fail(f"one batch: {id} is claimed twice")
-            self.claims[id, nonce] = Claimed(
-                operations, self.world.us, self.world.us + args[3] * 1000
-            )
-            now = self.world.us // 1000
+            us, now = self.world.us, self.world.us // 1000
+            self.claims[id, nonce] = Claimed(nonce, operations, us, us + args[3] * 1000)
             if now < max(self.closed_until, self.paused_until):
                 self.world.fail(f"gate: {id} starts while nothing may")
         elif known.operations != operations:
@@ -232,8 +247,21 @@ class Oracle:
 
     def _saw_pause(self, args: tuple[Any, ...], _: Any) -> None:
         now, ms = self.world.us // 1000, args[0]
+        self.draining = self.draining and ms != 0
         until = math.inf if ms == -1 else now + ms
         self.paused_until = max(self.paused_until, until) if ms else 0
+
+    def _saw_counts(self, _: Any, answer: Counts) -> None:
+        """Whoever drains is told by this that nothing is left."""
+        if self.draining and not answer.unfinished:
+            self.happened["drains that ended"] += 1
+            for token, account in self.accounts.items():
+                ended = account.done or account.dead or account.gone
+                if account.promise == "accepted" and not ended:
+                    self.world.fail(f"drain: nothing was left, but {_name(token)} had not ended")
+
+    def _saw_drain(self, _: tuple[Any, ...], __: Any) -> None:
+        self.draining = True
 
     def _saw_shut(self, args: tuple[Any, ...], _: Any) -> None:
         self.closed_until = max(self.closed_until, self.world.us // 1000 + args[0])
@@ -297,14 +325,27 @@ class Oracle:
     def _saw_expire(self, _: Any, answer: Any) -> None:
         for taken in answer:
             self.taken_back.add(taken.id)
-            self._end_claims(taken.id)
-
-    def _end_claims(self, id: str) -> None:
-        for (batch, _), claim in self.claims.items():
-            if batch == id and not claim.ended:
-                claim.ended, claim.operations = True, [(b"taken back", 0)]
+            for claim in self._end_claims(taken.id):
                 if claim.until > self.world.us + 1000:
-                    self.world.fail(f"deadline: {id} was taken back before it")
+                    self.world.fail(f"deadline: {taken.id} was taken back before it")
+
+    def _saw_abandon(self, args: tuple[Any, ...], answer: Any) -> None:
+        id, owner = args[:2]
+        if answer is None:
+            return
+        self.taken_back.add(id)
+        self.happened["batches of killed processes given back at once"] += 1
+        for claim in self._end_claims(id):
+            if not claim.nonce.startswith(f"{owner}/"):
+                self.world.fail(f"deadline: {id} was taken back from {claim.nonce}, not {owner}")
+
+    def _end_claims(self, id: str) -> list[Claimed]:
+        ended = [
+            claim for (batch, _), claim in self.claims.items() if batch == id and not claim.ended
+        ]
+        for claim in ended:
+            claim.ended, claim.operations = True, [(b"taken back", 0)]
+        return ended
 
     def _saw_dead(self, args: tuple[Any, ...], answer: Any) -> None:
         for letter in answer:
@@ -320,7 +361,10 @@ class Oracle:
             self.accounts[self._letters[args[0], number]].gone = True
 
     def _saw_release(self, args: tuple[Any, ...], answer: Any) -> None:
-        """G5: what a batch takes of a queue comes before all that is left in it."""
+        """G5: what a batch takes of a queue comes before all that is left in it.
+
+        Halves of what failed are before all queues, and in no order with what waits there.
+        """
         if isinstance(answer, Refused) and answer.reason == "empty":
             self._check_empty()
         if not isinstance(answer, Released) or args[1] in self._released:
@@ -328,9 +372,13 @@ class Oracle:
         self._released.add(args[1])
         if self.every > 1:
             return
+        if answer.trigger == "bisect":
+            return
         picture = self.picture()
         last = {one.queue: one.sequence for one in picture.batches[args[1]].operations}
         for one in picture.waiting:
+            if one.queue[1] == HALVES and one.queue[0] == answer.watcher:
+                self.world.fail(f"order: {_name(one.token)} waits in halves, others do not")
             if one.sequence < last.get(one.queue, 0):
                 self.world.fail(f"order: {_name(one.token)} was overtaken in its queue")
 
@@ -390,8 +438,9 @@ class Oracle:
     # In the end
 
     def unfinished(self, picture: Picture) -> int:
-        """Operations that are neither done nor dead, wherever they are."""
-        return sum(1 for _ in picture.live()) + len(self._travelling())
+        """Operations that are neither done nor dead, wherever they are; and batches without any."""
+        emptied = sum(not batch.operations for batch in picture.batches.values())
+        return sum(1 for _ in picture.live()) + emptied + len(self._travelling())
 
     def check_end(self, counts: Any, picture: Picture) -> None:
         """Everything ended, and nothing is left of it."""

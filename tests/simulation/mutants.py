@@ -196,6 +196,36 @@ MUTANTS = [
         "            self._queue(name, ones[0].entry).arrived.append(ones[0])\n",
     ),
     Mutant(
+        "what failed together stays together",
+        MEMORY,
+        "        middle = (len(ones) + 1) // 2\n",
+        "        middle = len(ones)\n",
+    ),
+    Mutant(
+        "the second half of what failed is forgotten",
+        MEMORY,
+        "        for half in (ones[:middle], ones[middle:]):\n",
+        "        for half in (ones[:middle],):\n",
+    ),
+    Mutant(
+        "a group that does not fit loses what is left of it",
+        MEMORY,
+        "        self._keep_together(name, group[len(taken) :])\n",
+        "",
+    ),
+    Mutant(
+        "a batch is given back that another process has",
+        MEMORY,
+        """            if batch is None or not (batch.nonce or "").startswith(f"{owner}/"):\n""",
+        "            if batch is None or batch.nonce is None:\n",
+    ),
+    Mutant(
+        "nothing is left while operations are delayed",
+        "store/base.py",
+        "        return self.admitted + self.waiting + self.delayed\n",
+        "        return self.admitted + self.waiting\n",
+    ),
+    Mutant(
         "whoever asks may stage, its turn or not (Lua)",
         "store/lua/stage.lua",
         "if call('HGET', META, 'turn') ~= ARGV[3] then return { -1, 0, 0 } end\n",
@@ -260,6 +290,18 @@ MUTANTS = [
         "store/lua/parts/returning.lua",
         "    wait_again(w, data)\n    watchers[w] = true\n",
         "    watchers[w] = true\n",
+    ),
+    Mutant(
+        "the second half of what failed is forgotten (Lua)",
+        PUTBACK,
+        "  keep_together(w, halves[2], delay)\n",
+        "",
+    ),
+    Mutant(
+        "a group that does not fit loses what is left of it (Lua)",
+        "store/lua/parts/cutting.lua",
+        "  keep_together(w, rest, 0)\n",
+        "",
     ),
 ]
 

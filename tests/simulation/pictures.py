@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from celery_batcher import wire
 from celery_batcher.store.memory import BatcherState, MemoryServer, ResourceState
 from celery_batcher.store.redis import RedisStore
+
+HALVES = "s"
+"""In place of the priority of those that wait together."""
 
 
 class Seen(NamedTuple):
@@ -19,7 +22,7 @@ class Seen(NamedTuple):
     attempt: int
     cost: int
     sequence: int
-    queue: tuple[str, int, str]
+    queue: tuple[str, int | str, str]
     registered: str | None
 
 
@@ -55,8 +58,13 @@ class Picture:
                 yield id, one
 
     def expect(self, name: str, stored: Any, data: Any) -> None:
-        """Note a counter that is not what the data say."""
-        if stored != data:
+        """Note a counter or an index that is not what the data say."""
+        if stored == data:
+            return
+        if isinstance(data, Set):
+            more, less = sorted(stored - data), sorted(data - stored)
+            self.wrong.append(f"{name} has {more} more than the data, and {less} less")
+        else:
             self.wrong.append(f"{name} is {stored}, the data say {data}")
 
 
@@ -71,6 +79,10 @@ def picture_of_memory(server: MemoryServer, key: tuple[str, str]) -> Picture:
                 picture.waiting.append(_in_memory(name, one))
                 waiting, costs = waiting + 1, costs + one.entry.cost
                 priorities[priority] += 1
+        for group in watcher.together:
+            for one in group:
+                picture.waiting.append(_in_memory(name, one)._replace(queue=(name, HALVES, "")))
+                waiting, costs = waiting + 1, costs + one.entry.cost
         picture.expect(f"{name}.waiting", watcher.waiting, waiting)
         picture.expect(f"{name}.waiting_cost", watcher.waiting_cost, costs)
         picture.expect(f"{name}.by_priority", watcher.by_priority, priorities)
@@ -178,10 +190,16 @@ class _RedisReader:
             picture.waiting += _opened(watcher, value, int(taken.split()[0]))
         elif kind == "r":
             picture.waiting += _opened(rest.split(":", 1)[0], [data for data, _ in value])
+        elif kind == "s":
+            for data, _ in value:
+                halves = _opened(rest, _singles(data))
+                picture.waiting += [one._replace(queue=(rest, HALVES, "")) for one in halves]
         elif kind == "later":
             for data, _ in value:
                 size = int.from_bytes(data[:2], "big")
-                picture.delayed += _opened(data[2 : 2 + size].decode(), [data[2 + size :]])
+                watcher, block = data[2 : 2 + size].decode(), data[2 + size :]
+                many = int.from_bytes(block[8:12], "big") > 1
+                picture.delayed += _opened(watcher, _singles(block) if many else [block])
         elif kind == "dead":
             for row, _ in value:
                 reason = int.from_bytes(row[16:20], "big")
@@ -252,7 +270,7 @@ _META = [
     *("open", "open_cost", "open_batches", "running", "running_cost", "running_batches"),
     *("dead", "dead_cost"),
 ]
-_WATCHER = ["n", "cost", "n0", "n1", "n2", "delayed", "on", "oc", "cn", "admitted"]
+_WATCHER = ["n", "cost", "n0", "n1", "n2", "ns", "delayed", "on", "oc", "cn", "admitted"]
 _KINDS = {
     **dict.fromkeys(("meta", "admitted", "w", "t", "batch", "walk", "sums", "drift"), "hash"),
     **dict.fromkeys(("aside", "q", "blocks", "left"), "list"),
@@ -266,6 +284,15 @@ def _kind(name: str) -> str:
 
 def _escaped(pattern: str) -> str:
     return "".join(f"\\{one}" if one in "*?[]\\" else one for one in pattern)
+
+
+def _singles(group: bytes) -> Iterator[bytes]:
+    """The blocks in a block of those that stay together."""
+    at = 32
+    while at < len(group):
+        end = at + 32 + int.from_bytes(group[at + 12 : at + 16], "big")
+        yield group[at:end]
+        at = end
 
 
 def _opened(watcher: str, blocks: Any, taken: int = 0) -> list[Seen]:

@@ -23,6 +23,7 @@ from .schedule import BrokenError, Result, Schedule
 
 PORTION = 25
 REPLAYED = 400
+SHOWN = 20
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Summary:
     kills: int = 0
     seconds: float = 0.0
     faults: Counter[str] = field(default_factory=Counter)
+    happened: Counter[str] = field(default_factory=Counter)
     broken: dict[int, str] = field(default_factory=dict)
 
     def add(self, result: Result | BrokenError) -> None:
@@ -49,6 +51,7 @@ class Summary:
         for name in ("steps", "operations", "done", "dead", "repeated", "kills", "seconds"):
             setattr(self, name, getattr(self, name) + getattr(result, name))
         self.faults += result.faults
+        self.happened += result.happened
 
     def merge(self, other: Summary) -> None:
         """Count what another has counted."""
@@ -56,6 +59,7 @@ class Summary:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.seconds += other.seconds
         self.faults += other.faults
+        self.happened += other.happened
         self.broken |= other.broken
 
     def table(self) -> str:
@@ -67,6 +71,7 @@ class Summary:
             ("of them done", self.done),
             ("of them dead letters", self.dead),
             ("handled more than once", self.repeated),
+            *sorted(self.happened.items()),
             ("lost", sum("broken: lost" in text for text in self.broken.values())),
             ("steps", self.steps),
             ("hours that passed in them", round(self.seconds / 3600, 1)),
@@ -121,7 +126,9 @@ def _many(store: str, first: int, schedules: int) -> int:
     print(f"\n{total.table()}\n")
     print(f"{time.monotonic() - started:.0f} s, store {store}")
     if total.broken:
-        print(f"broken by the seeds {', '.join(map(str, sorted(total.broken)))}")
+        seeds = sorted(total.broken)
+        more = "" if len(seeds) <= SHOWN else f", and {len(seeds) - SHOWN} more"
+        print(f"broken by the seeds {', '.join(map(str, seeds[:SHOWN]))}{more}")
     return 1 if total.broken else 0
 
 

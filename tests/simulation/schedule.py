@@ -12,6 +12,7 @@ from itertools import count
 from random import Random
 from typing import Any
 
+from celery_batcher import claim
 from celery_batcher.errors import BrokerUnavailableError, StoreUnavailableError
 from celery_batcher.intakes.memory import MemoryIntake, MemoryLanes
 from celery_batcher.operation import new_id
@@ -53,6 +54,7 @@ class Plan:
     decides: float
     troubles: float
     soft_limits: bool
+    hands_back: float
     poisoned: frozenset[str]
 
     @classmethod
@@ -75,6 +77,7 @@ class Plan:
             decides=random.choice((0.0, 0.5)),
             troubles=random.choice((0.0, 0.2, 0.5)),
             soft_limits=random.random() < 0.5,
+            hands_back=random.choice((0.0, 0.9)),
             poisoned=frozenset(f"op{n}" for n in range(operations) if random.random() < poison),
         )
 
@@ -105,7 +108,7 @@ def _watcher(random: Random) -> dict[str, Any]:
     return {
         "max_batch_size": random.choice((1, 3, 500)),
         "max_attempts": random.choice((1, 3, 5)),
-        "bisect": False,  # an execution is known by its attempt, which halves do not count
+        "bisect": random.random() < 0.5,
         "max_concurrent_batches": random.choice((None, None, 1)),
         "batch_by_key": random.random() < 0.2,
         "retry_backoff": random.choice((False, False, 1)),
@@ -125,6 +128,7 @@ class Result:
     repeated: int
     kills: int
     faults: Counter[str]
+    happened: Counter[str]
     seconds: float
 
 
@@ -217,7 +221,7 @@ class Schedule:
         Raises:
             BrokenError: an invariant was.
         """
-        with _the_same_every_time(self.seed):
+        with _the_same_every_time(self.seed, lambda _: self.owners[self.world.current].owner):
             try:
                 self._troubled()
                 self._calm_down()
@@ -261,6 +265,16 @@ class Schedule:
             store = "memory" if self.client is None else "redis"
             raise BrokenError(self.world.failure, self.seed, store, self.world.told())
 
+    def died(self, process: Process) -> None:
+        """A process was killed: its batches come back when their claims end, or before.
+
+        Its parent does not know what it had claimed of what it was given.
+        """
+        for batch in process.received:
+            if self.world.random.random() < self.plan.hands_back:
+                late = self.world.random.randint(0, SECOND // 10)
+                self.world.after(late, lambda id=batch: self._any_process().hand_back(id, process))
+
     def _hire(self) -> None:
         """A process starts in place of each that died."""
         for at, process in enumerate(self.producers):
@@ -296,8 +310,9 @@ class Schedule:
             if act == "capacity" and self.plan.capacity is not None:
                 self.deploy(random.choice((self.plan.capacity, 1 + self.plan.capacity // 2)))
             process.operate(act)
-        if act.startswith("pause"):
-            self.world.after(random.randint(0, SECOND // 2), lambda: self._tick("resume"))
+        if act.startswith(("pause", "drain")):
+            most = SECOND if act == "drain" else SECOND // 2
+            self.world.after(random.randint(0, most), lambda: self._tick("resume"))
         self.world.after(random.randint(0, SECOND // 2), self._operate)
 
     def _calm_down(self) -> None:
@@ -394,21 +409,29 @@ class Schedule:
             repeated=sum(1 for times in oracle.handled.values() if times > 1),
             kills=self.kills,
             faults=happened,
+            happened=oracle.happened,
             seconds=self.world.now,
         )
 
 
 @contextmanager
-def _the_same_every_time(seed: int) -> Iterator[None]:
-    """Ids and random numbers of the engine follow from the seed; its log is not read here."""
+def _the_same_every_time(seed: int, owner: Callable[[int], str]) -> Iterator[None]:
+    """Ids and random numbers of the engine follow from the seed; its log is not read here.
+
+    Args:
+        owner: tells what the nonces of a process begin with. Here all have one process id.
+    """
+    real_owner = claim.owner
     state, prefix, numbers = global_random.getstate(), new_id._prefix, new_id._count
     global_random.seed(seed)
     new_id._prefix, new_id._count = f"{seed:016x}", count()
+    claim.owner = owner
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
         yield
     finally:
+        claim.owner = real_owner
         logging.disable(disabled)
         global_random.setstate(state)
         new_id._prefix, new_id._count = prefix, numbers
