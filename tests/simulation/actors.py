@@ -186,7 +186,7 @@ class Process:
             try:
                 act()
             except (BatcherError, TurnLostError):
-                pass
+                pass  # its caller is told; beat's next tick, or the deadline, makes up for it
             except Exception as exc:  # noqa: BLE001 - it is reported as what broke the schedule
                 self.schedule.crashed("an act", exc)
 
