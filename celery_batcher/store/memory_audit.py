@@ -11,7 +11,7 @@ from ..wire import PRIORITIES
 from .base import AuditStep, Difference
 
 if TYPE_CHECKING:
-    from .memory import BatcherState, ResourceState, WatcherState
+    from .memory_state import BatcherState, ResourceState, WatcherState
 
 TIMES = 3
 """Passes on end that must see a difference before it is repaired."""

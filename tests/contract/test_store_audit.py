@@ -85,7 +85,7 @@ def drift(bench: Bench, name: str, watcher: str, by: int) -> None:
         store.client.hincrby(key, field, by)
         return
     assert isinstance(store, MemoryStore)
-    owner: Any = store._watcher(watcher) if watcher else store._resource
+    owner: Any = store._state.watcher(watcher) if watcher else store._resource
     if name in ("waiting_high", "waiting_normal", "waiting_backfill"):
         owner.by_priority[list(OF_WATCHER).index(name) - 2] += by
         return

@@ -41,7 +41,9 @@ class Mutant:
         return "redis" if self.file.endswith(".lua") else "memory"
 
 
-PUTBACK, MEMORY = "store/lua/parts/putback.lua", "store/memory.py"
+PUTBACK = "store/lua/parts/putback.lua"
+MEMORY_INTAKE, MEMORY_LEDGER = "store/memory_intake.py", "store/memory_ledger.py"
+MEMORY_PUTBACK, MEMORY_CUTTING = "store/memory_putback.py", "store/memory_cutting.py"
 
 MUTANTS = [
     Mutant(
@@ -85,139 +87,139 @@ MUTANTS = [
     ),
     Mutant(
         "staged messages are not noted",
-        MEMORY,
-        "                state.noted[one.id] = now\n",
+        MEMORY_INTAKE,
+        "        state.noted[one.id] = act.now\n",
         "",
     ),
     Mutant(
         "whoever asks may stage, its turn or not",
-        MEMORY,
-        "            if state.turn != token:\n                return Staged(lost=True)\n",
+        MEMORY_INTAKE,
+        "    if state.turn != token:\n        return Staged(lost=True)\n",
         "",
     ),
     Mutant(
         "an arrived message stays in the books",
-        MEMORY,
-        "                self._discharge(one.id)\n                self._reindex(watcher)\n",
-        "                self._reindex(watcher)\n",
+        MEMORY_INTAKE,
+        "        discharge(act, one.id)\n        reindex(state, one.watcher)\n",
+        "        reindex(state, one.watcher)\n",
     ),
     Mutant(
         "a message published again is not remembered",
-        MEMORY,
-        "            state.repeated[id] = now\n",
+        MEMORY_INTAKE,
+        "    state.repeated[id] = act.now\n",
         "",
     ),
     Mutant(
         "a hold ends with its batch",
-        MEMORY,
-        "        if batch.nonce is not None:\n            watcher.claimed -= 1\n",
-        "        if batch.nonce is not None:\n            watcher.claimed -= 1\n"
-        "            if batch.limited and self._resource.ends.get(batch.ends, 0) >= batch.cost:\n"
-        "                self._resource.ends[batch.ends] -= batch.cost\n"
-        "                self._resource.held -= batch.cost\n",
+        MEMORY_PUTBACK,
+        "    if batch.nonce is not None:\n        watcher.claimed -= 1\n",
+        "    if batch.nonce is not None:\n        watcher.claimed -= 1\n"
+        "        if batch.limited and act.resource.ends.get(batch.ends, 0) >= batch.cost:\n"
+        "            act.resource.ends[batch.ends] -= batch.cost\n"
+        "            act.resource.held -= batch.cost\n",
     ),
     Mutant(
         "a claimed batch holds nothing",
-        MEMORY,
-        "                self._hold(batch, now + self._longest_hold(limits))\n            del",
-        "                pass\n            del",
+        MEMORY_LEDGER,
+        "        hold(act, batch, limits)\n    del",
+        "        pass\n    del",
     ),
     Mutant(
         "a claim is granted whatever the capacity",
-        MEMORY,
-        "                blocked = resource.held + batch.cost > (resource.capacity or 0)\n",
+        MEMORY_LEDGER,
+        "        blocked = resource.held + batch.cost > (resource.capacity or 0)\n",
         "",
     ),
     Mutant(
         "a claim is granted in a pause and while the resource is closed",
-        MEMORY,
-        "            blocked = self._gate(now) is not None\n",
-        "            blocked = False\n",
+        MEMORY_LEDGER,
+        "    blocked = gate(act) is not None\n",
+        "    blocked = False\n",
     ),
     Mutant(
         "a batch is given to a second worker",
-        MEMORY,
-        'return self._claimed(batch, now) if batch.nonce == nonce else Claim("taken")\n',
-        "return self._claimed(batch, now)\n",
+        MEMORY_LEDGER,
+        'return _claimed(act, batch) if batch.nonce == nonce else Claim("taken")\n',
+        "return _claimed(act, batch)\n",
     ),
     Mutant(
         "a task said to be published is never published again",
-        MEMORY,
-        "                state.offers[id] = max(state.offers[id], now + REPUBLISH_MS)\n",
-        "                state.offers[id] = now + 10**12\n",
+        MEMORY_LEDGER,
+        "        state.offers[id] = max(state.offers[id], act.now + REPUBLISH_MS)\n",
+        "        state.offers[id] = act.now + 10**12\n",
     ),
     Mutant(
         "a commit that is sent again counts again",
-        MEMORY,
-        "            if batch.commits < number:\n",
-        "            if batch.commits <= number:\n",
+        MEMORY_LEDGER,
+        "    if batch.commits < number:\n",
+        "    if batch.commits <= number:\n",
     ),
     Mutant(
         "a settlement that is sent again counts again",
-        MEMORY,
-        "            if batch is None:\n                return (id, nonce) in state.settled or self._refuse(id, nonce, now)\n",
-        "            if batch is None:\n                state.done += (id, nonce) in state.settled\n"
-        "                return (id, nonce) in state.settled or self._refuse(id, nonce, now)\n",
+        MEMORY_LEDGER,
+        "    if batch is None:\n        return (id, nonce) in state.settled or _refuse(act, id, nonce)\n",
+        "    if batch is None:\n        state.done += (id, nonce) in state.settled\n"
+        "        return (id, nonce) in state.settled or _refuse(act, id, nonce)\n",
     ),
     Mutant(
         "a late worker's outcomes are taken",
-        MEMORY,
-        "                return (id, nonce) in state.settled or self._refuse(id, nonce, now)\n",
-        "                return True\n",
+        MEMORY_LEDGER,
+        "        return (id, nonce) in state.settled or _refuse(act, id, nonce)\n",
+        "        return True\n",
     ),
     Mutant(
         "a claim expires at once",
-        MEMORY,
+        MEMORY_LEDGER,
         "for one in claimed if one.deadline <= now)[:most]\n",
         "for one in claimed)[:most]\n",
     ),
     Mutant(
         "a watcher whose batch has ended is not put into the ring",
-        MEMORY,
-        "        self._give_back(batch, settlement, now)\n        self._reindex(batch.watcher)\n",
-        "        self._give_back(batch, settlement, now)\n",
+        MEMORY_PUTBACK,
+        "    give_back(act, batch, settlement)\n    reindex(state, batch.watcher)\n",
+        "    give_back(act, batch, settlement)\n",
     ),
     Mutant(
         "a try is not counted",
-        MEMORY,
+        MEMORY_PUTBACK,
         "min(entry.attempt + 1, 65535)",
         "entry.attempt",
     ),
     Mutant(
         "a delayed operation is forgotten when its time has come",
-        MEMORY,
-        "            self._wait_again(delayed.watcher, delayed.ones)\n",
-        "            pass\n",
+        MEMORY_PUTBACK,
+        "        _wait_again(act, delayed.watcher, delayed.ones)\n",
+        "        pass\n",
     ),
     Mutant(
         "what comes back waits behind what arrived",
-        MEMORY,
-        "            self._queue(name, ones[0].entry).returned[ones[0].sequence] = ones[0]\n",
-        "            self._queue(name, ones[0].entry).arrived.append(ones[0])\n",
+        MEMORY_PUTBACK,
+        "        queue_of(watcher, ones[0].entry).returned[ones[0].sequence] = ones[0]\n",
+        "        queue_of(watcher, ones[0].entry).arrived.append(ones[0])\n",
     ),
     Mutant(
         "what failed together stays together",
-        MEMORY,
-        "        middle = (len(ones) + 1) // 2\n",
-        "        middle = len(ones)\n",
+        MEMORY_PUTBACK,
+        "    middle = (len(ones) + 1) // 2\n",
+        "    middle = len(ones)\n",
     ),
     Mutant(
         "the second half of what failed is forgotten",
-        MEMORY,
-        "        for half in (ones[:middle], ones[middle:]):\n",
-        "        for half in (ones[:middle],):\n",
+        MEMORY_PUTBACK,
+        "    for half in (ones[:middle], ones[middle:]):\n",
+        "    for half in (ones[:middle],):\n",
     ),
     Mutant(
         "a group that does not fit loses what is left of it",
-        MEMORY,
-        "        self._keep_together(name, group[len(taken) :])\n",
+        MEMORY_CUTTING,
+        "    keep_together(act, name, group[len(taken) :])\n",
         "",
     ),
     Mutant(
         "a batch is given back that another process has",
-        MEMORY,
-        """            if batch is None or not (batch.nonce or "").startswith(f"{owner}/"):\n""",
-        "            if batch is None or batch.nonce is None:\n",
+        MEMORY_LEDGER,
+        """    if batch is None or not (batch.nonce or "").startswith(f"{owner}/"):\n""",
+        "    if batch is None or batch.nonce is None:\n",
     ),
     Mutant(
         "nothing is left while operations are delayed",

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from celery_batcher import wire
-from celery_batcher.store.memory import BatcherState, MemoryServer, ResourceState
+from celery_batcher.store.memory import MemoryServer
+from celery_batcher.store.memory_state import BatcherState, ResourceState
 from celery_batcher.store.redis import RedisStore
 
 HALVES = "s"

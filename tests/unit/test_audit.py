@@ -41,7 +41,7 @@ def steps(batcher: Batcher, monkeypatch: pytest.MonkeyPatch, *answers: AuditStep
 
 def drifted(batcher: Batcher, by: int) -> None:
     """Let the store count wrongly what waits."""
-    batcher.store._watcher("write").waiting += by  # type: ignore[attr-defined]
+    batcher.store._state.watcher("write").waiting += by  # type: ignore[attr-defined]
 
 
 def test_a_wrong_counter_is_told_with_both_numbers_and_repaired_the_third_time(

@@ -1,0 +1,148 @@
+"""Where a batch's operations go, in the store in memory: ended, dead, waiting again or later."""
+
+from __future__ import annotations
+
+from bisect import insort
+
+from .. import wire
+from .base import Dead, Settlement
+from .memory_index import count_waiting, queue_of, reindex
+from .memory_state import Act, Batch, Delayed, Waiting
+
+BROUGHT_BACK = 100
+"""How many that were delayed an act lets wait again."""
+
+
+def close(act: Act, batch: Batch, settlement: Settlement) -> None:
+    """Take a batch out of the ledger; its operations go where the outcomes say."""
+    state, watcher = act.state, act.watcher(batch.watcher)
+    if batch.nonce is not None:
+        watcher.claimed -= 1
+    else:
+        watcher.open -= 1
+        watcher.open_cost -= batch.cost
+        del state.offers[batch.id]
+        if batch.limited:
+            act.resource.open -= batch.cost
+    del state.batches[batch.id]
+    give_back(act, batch, settlement)
+    reindex(state, batch.watcher)
+
+
+def give_back(act: Act, batch: Batch, settlement: Settlement) -> list[Waiting]:
+    """Operations of a batch go where the outcomes say; returns the undecided."""
+    outcomes = settlement.outcomes
+    if len(outcomes) == 1:
+        outcomes *= len(batch.entries)
+    undecided: list[Waiting] = []
+    backing: list[Waiting] = []
+    halving: list[Waiting] = []
+    pause = 0
+    for position, (one, outcome) in enumerate(zip(batch.entries, outcomes, strict=True)):
+        delay = settlement.delays.get(position, 0)
+        if outcome == "-":
+            undecided.append(one)
+        elif outcome == "h":
+            halving.append(one)
+            pause = max(pause, delay)
+        elif outcome == "g" and batch.trigger == "bisect":
+            backing.append(one)
+        else:
+            reason = settlement.reasons.get(position, settlement.reason)
+            _settle_one(act, batch.watcher, one, outcome, reason, delay)
+    if halving:
+        _halve(act, batch.watcher, halving, pause)
+    keep_together(act, batch.watcher, backing)
+    return undecided
+
+
+def _settle_one(act: Act, name: str, one: Waiting, outcome: str, reason: str, delay: int) -> None:
+    watcher, entry = act.watcher(name), one.entry
+    tries = watcher.options.max_attempts
+    again = outcome in "ra"
+    if again and tries and entry.attempt >= tries:
+        outcome, again = "x", False
+    if again:
+        data = wire.with_attempt(one.data, min(entry.attempt + 1, 65535))
+        one = one.changed(wire.with_alone(data, True) if outcome == "a" else data)
+    if again and delay > 0:
+        _wait_later(act, name, [one], delay)
+        return
+    if again or outcome == "g":
+        _wait_again(act, name, [one])
+        return
+    act.state.ids.discard(entry.id)
+    if outcome == "x":
+        _die(act, name, one, reason)
+    else:
+        act.state.done += 1
+
+
+def _die(act: Act, name: str, one: Waiting, reason: str) -> None:
+    """An operation becomes a dead letter; the oldest goes when there are too many."""
+    state, watcher = act.state, act.watcher(name)
+    state.died += 1
+    watcher.dead.append(Dead(state.died, act.now, reason, one.data))
+    if 0 < watcher.options.max_dead < len(watcher.dead):
+        del watcher.dead[0]
+        state.dropped += 1
+
+
+# What stays together
+
+
+def _halve(act: Act, name: str, ones: list[Waiting], delay: int) -> None:
+    """The two halves of what failed together meet no others until they have not failed."""
+    middle = (len(ones) + 1) // 2
+    for half in (ones[:middle], ones[middle:]):
+        keep_together(act, name, half, delay)
+    act.state.halved += 1
+
+
+def keep_together(act: Act, name: str, ones: list[Waiting], delay: int = 0) -> None:
+    """Operations that may meet no others; a single one stays alone from now on."""
+    if len(ones) == 1:
+        ones = [ones[0].changed(wire.with_alone(ones[0].data, True))]
+    if ones and delay > 0:
+        _wait_later(act, name, ones, delay)
+    elif ones:
+        _wait_again(act, name, ones)
+
+
+# Waiting again
+
+
+def _wait_later(act: Act, name: str, ones: list[Waiting], delay: int) -> None:
+    insort(act.state.later, Delayed(act.now + delay, name, ones), key=_due)
+
+
+def _due(delayed: Delayed) -> tuple[int, int]:
+    return delayed.due, delayed.ones[0].sequence
+
+
+def _wait_again(act: Act, name: str, ones: list[Waiting]) -> None:
+    watcher = act.watcher(name)
+    if len(ones) == 1:
+        queue_of(watcher, ones[0].entry).returned[ones[0].sequence] = ones[0]
+        count_waiting(watcher, ones[0])
+        return
+    insort(watcher.together, ones, key=lambda group: group[0].sequence)
+    watcher.waiting += len(ones)
+    watcher.waiting_cost += sum(one.entry.cost for one in ones)
+
+
+def bring_back(act: Act) -> None:
+    """Operations whose delay is over wait again."""
+    later = act.state.later
+    due = [delayed for delayed in later if delayed.due <= act.now][:BROUGHT_BACK]
+    del later[: len(due)]
+    for delayed in due:
+        _wait_again(act, delayed.watcher, delayed.ones)
+    for name in {delayed.watcher for delayed in due}:
+        reindex(act.state, name)
+
+
+def next_due(act: Act) -> int:
+    """How long until a delay is over; -1 when nothing is delayed."""
+    later = act.state.later
+    return max(1, later[0].due - act.now) if later else -1

@@ -1,0 +1,177 @@
+"""The state that the store in memory keeps, and the act that works on it."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from .. import wire
+from ..fairness import FairRing
+from .base import Admission, Dead, Released, SetAside, WatcherOptions
+from .memory_audit import AuditState
+
+
+@dataclass(slots=True)
+class Waiting:
+    """An operation in the index."""
+
+    sequence: int
+    data: bytes
+    entry: wire.Entry
+
+    def changed(self, data: bytes) -> Waiting:
+        """The same operation with other bytes."""
+        return Waiting(self.sequence, data, wire.decode_entry(data)[0])
+
+
+@dataclass(slots=True)
+class Delayed:
+    """Operations that wait later: one, or some that stay together."""
+
+    due: int
+    watcher: str
+    ones: list[Waiting]
+
+
+@dataclass(slots=True)
+class Queue:
+    """The operations of one key: what came back, in sequence, before what arrived."""
+
+    arrived: deque[Waiting] = field(default_factory=deque)
+    returned: dict[int, Waiting] = field(default_factory=dict)
+
+    def peek(self, most: int) -> list[Waiting]:
+        returned = [self.returned[at] for at in sorted(self.returned)[:most]]
+        return returned + list(islice(self.arrived, most - len(returned)))
+
+    def remove(self, taken: Sequence[Waiting]) -> None:
+        for one in taken:
+            if self.returned:
+                del self.returned[one.sequence]
+            else:
+                self.arrived.popleft()
+
+
+@dataclass(slots=True)
+class WatcherState:
+    """A watcher's queues and counters."""
+
+    options: WatcherOptions
+    admitted: int = 0
+    empty_ms: int = 0
+    waiting: int = 0
+    waiting_cost: int = 0
+    open: int = 0
+    open_cost: int = 0
+    claimed: int = 0
+    probe: bool = False
+    tag: float = 0.0
+    queues: defaultdict[tuple[int, str], Queue] = field(default_factory=lambda: defaultdict(Queue))
+    rings: tuple[FairRing, ...] = field(
+        default_factory=lambda: tuple(FairRing() for _ in wire.PRIORITIES)
+    )
+    by_priority: list[int] = field(default_factory=lambda: [0] * len(wire.PRIORITIES))
+    together: list[list[Waiting]] = field(default_factory=list)
+    dead: list[Dead] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Batch:
+    """A batch in the ledger."""
+
+    id: str
+    watcher: str
+    entries: list[Waiting]
+    cost: int
+    trigger: str
+    oldest: int
+    open_since: int
+    limited: bool
+    probe: bool
+    offers: int = 0
+    published: bool = False
+    nonce: str | None = None
+    deadline: int = 0
+    ends: int = 0
+    renewal: str | None = None
+    commits: int = 0
+
+    def describe(self, now: int) -> Released:
+        return Released(
+            self.id, self.watcher, len(self.entries), self.cost, self.trigger, now - self.oldest
+        )
+
+
+@dataclass(slots=True)
+class ResourceState:
+    """Holds, credit and the head in need of one resource."""
+
+    capacity: int | None = None
+    hold_ms: int = 0
+    held: int = 0
+    open: int = 0
+    ends: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
+    credit: float = 0.0
+    credit_ms: int | None = None
+    head: str | None = None
+    head_cost: int = 0
+    head_until: int = 0
+    rests: dict[str, int] = field(default_factory=dict)
+    closed_until: int = 0
+    throttled_ms: int = 0
+
+
+@dataclass(slots=True)
+class BatcherState:
+    """Everything of one batcher."""
+
+    watchers: dict[str, WatcherState] = field(default_factory=dict)
+    ring: FairRing = field(default_factory=FairRing)
+    batches: dict[str, Batch] = field(default_factory=dict)
+    offers: dict[str, int] = field(default_factory=dict)
+    settled: dict[tuple[str, str], int] = field(default_factory=dict)
+    admitted: dict[str, tuple[Admission, int]] = field(default_factory=dict)
+    lanes: set[str] = field(default_factory=set)
+    ids: set[str] = field(default_factory=set)
+    noted: dict[str, int] = field(default_factory=dict)
+    repeated: dict[str, int] = field(default_factory=dict)
+    aside: list[SetAside] = field(default_factory=list)
+    later: list[Delayed] = field(default_factory=list)
+    sequence: int = 0
+    paused_until: int = 0
+    draining: bool = False
+    turn: str | None = None
+    turn_until: int = 0
+    wanted_until: int = 0
+    wakes: int = 0
+    expire_ms: int = 0
+    spare_until: int = 0
+    done: int = 0
+    died: int = 0
+    dropped: int = 0
+    expired: int = 0
+    halved: int = 0
+    refused: dict[tuple[str, str], int] = field(default_factory=dict)
+    late: int = 0
+    audit: AuditState = field(default_factory=AuditState)
+
+    def watcher(self, name: str) -> WatcherState:
+        """The watcher of this name, which exists from now on."""
+        if name not in self.watchers:
+            self.watchers[name] = WatcherState(WatcherOptions(name))
+        return self.watchers[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One act of a store: whose it is, what it works on, and when."""
+
+    batcher: str
+    state: BatcherState
+    resource: ResourceState
+    now: int
+
+    def watcher(self, name: str) -> WatcherState:
+        return self.state.watcher(name)
