@@ -11,10 +11,8 @@ from typing import Any, cast
 
 from celery import Celery, current_app
 from celery.local import Proxy
-from celery.utils import uuid
 
 from . import beat, tasks
-from .audit import Auditor
 from .batch import Batch
 from .checks import Checker, Problem
 from .claim import Claimant
@@ -33,30 +31,26 @@ from .config import (
     seconds,
 )
 from .connections import Connections, connections
+from .duties import Duties
 from .enqueuing import Enqueuer, Patience
 from .errors import (
     BatcherStoppedError,
     ConfigurationError,
     EnqueueUncertainError,
     ImproperOrderError,
-    NoOperationError,
-    NoWatcherError,
-    TooManyAttemptsError,
 )
 from .events import Listener, Listeners, logger
-from .flusher import Flusher
 from .operation import Operation, check_cost, new_id
 from .packing import Encoder
 from .publishers.base import Outgoing
+from .registry import Registry, name_of
 from .resources.base import Resource
 from .results import Results
-from .status import LastFlush, Status, status_of
-from .store.base import Admission, Limits, Released, Store
-from .turn import Duties, Rhythm, TurnThread, one_flush
+from .status import Status, status_of
+from .store.base import Admission, Limits, Store
+from .turn import TurnThread, one_flush
 from .watcher import Watcher
 
-_AUDIT_STEP = 500
-_LONGEST_PUBLISH = 60.0
 _SILENT = 0.75
 """A turn with less than this part of its time left was not lengthened lately: its holder is dead
 or stands still, and who sees that stays ready to take it."""
@@ -109,21 +103,14 @@ class Batcher:
         self.clock: Clock = clock or SystemClock()
         real: Any = app
         self._app = app = real._get_current_object() if isinstance(real, Proxy) else app
-        self._watchers: dict[str, Watcher] = {}
+        self._registry = Registry(self.name)
         self._listeners = Listeners()
         self._connections: Connections | None = None
         self._lock = threading.RLock()
+        self._checker = Checker(self)
+        self._duties = Duties(self, self._listeners, self._checker)
         self._turn = TurnThread(self.name, self._duties)
         self._started = self._stopped = False
-        self._last_flush: LastFlush | None = None
-        self._checker = Checker(self)
-        self._auditor = Auditor(
-            self.name,
-            store=lambda: self.store,
-            clock=self.clock,
-            listeners=self._listeners,
-            every_ms=lambda: milliseconds(self.option("audit_interval")),
-        )
         caller = sys._getframe(1)
         self.place = (caller.f_code.co_filename, caller.f_lineno)
         tasks.add_batcher(app, self)
@@ -156,26 +143,11 @@ class Batcher:
     @property
     def watchers(self) -> dict[str, Watcher]:
         """The watchers registered in this process, by name."""
-        return dict(self._watchers)
+        return self._registry.all()
 
     def limits(self) -> Limits:
         """What bounds the batches, in the units of the store."""
-        resource = self.rate_limiter
-        return Limits(
-            capacity=None if resource is None else resource.capacity(),
-            window_ms=1000 if resource is None else milliseconds(resource.window),
-            grace_ms=milliseconds(self.option("start_grace")),
-            flush_ms=milliseconds(self._flush_interval()),
-            max_open_batches=self.option("max_open_batches"),
-            max_concurrent_batches=self.option("max_concurrent_batches") or 0,
-            claim_grace_ms=milliseconds(self.option("claim_grace")),
-            outage_ms=beat.wanted_ms(self.option("beat_interval")),
-        )
-
-    def _flush_interval(self) -> float:
-        """Seconds between flushes: in tick mode, between beats."""
-        tick = self.option("flush_mode") == "tick"
-        return float(self.option("beat_interval" if tick else "flush_interval"))
+        return self._duties.limits()
 
     @property
     def connections(self) -> Connections:
@@ -231,26 +203,14 @@ class Batcher:
             check_cost(cost)
 
         def register(handler: Callable[[Batch], Any]) -> Watcher:
-            watcher_name = check_watcher_name(name or self._task_name(handler))
+            watcher_name = check_watcher_name(name or name_of(handler, lambda: self.app))
             watcher = Watcher(self, handler, watcher_name, cost, values)
-            known = self._watchers.get(watcher_name)
-            if known is not None and _identity(known.handler) != _identity(handler):
-                raise ConfigurationError(
-                    f"batcher {self.name} has a watcher {watcher_name} already: "
-                    f"{_identity(known.handler)}; give this one another name"
-                )
+            self._registry.check(watcher_name, handler)
             tasks.add_watcher(self._app, watcher, queue=queue, ignore_result=ignore_result)
-            self._watchers[watcher_name] = watcher
+            self._registry.add(watcher)
             return watcher
 
         return register
-
-    def _task_name(self, handler: Callable[..., Any]) -> str:
-        """The function's dotted name; in a script that is run, the app's stands for `__main__`."""
-        name, module = getattr(handler, "__name__", repr(handler)), handler.__module__
-        if module == "__main__":
-            return str(cast(Any, self.app).gen_task_name(name, module))
-        return f"{module}.{name}"
 
     # Enqueuing
 
@@ -263,24 +223,7 @@ class Batcher:
             TooManyAttemptsError: it has used its attempts.
             And everything that `Watcher.enqueue` raises.
         """
-        if not isinstance(operation, Operation):
-            raise NoOperationError(
-                f"enqueue takes an operation, made by watcher.operation(payload), "
-                f"not {type(operation).__name__}"
-            )
-        watcher = self._watchers.get(operation.watcher)
-        if watcher is None:
-            raise NoWatcherError(
-                f"batcher {self.name} has no watcher {operation.watcher!r} in this process: "
-                f"it has {', '.join(sorted(self._watchers)) or 'none'}"
-            )
-        if watcher.max_attempts and operation.attempt > watcher.max_attempts:
-            raise TooManyAttemptsError(
-                f"operation {operation.id} is at attempt {operation.attempt} "
-                f"of {watcher.max_attempts}",
-                attempt=operation.attempt,
-                max_attempts=watcher.max_attempts,
-            )
+        watcher = self._registry.watcher_of(operation)
         entry = self.encoder(watcher.name).one(operation)
         # The message has an id of its own: its operation's may come again, once that is done.
         try:
@@ -383,7 +326,7 @@ class Batcher:
         counts = self.store.counts()
         set_aside = tuple(self.store.set_asides(10)) if counts.set_aside else ()
         limited = self.rate_limiter is not None
-        return status_of(self.name, counts, set_aside, self._last_flush, limited=limited)
+        return status_of(self.name, counts, set_aside, self._duties.last_flush, limited=limited)
 
     def check(self, timeout: float | timedelta = 1.0) -> list[Problem]:
         """What is wrong with the store, the broker, the settings and the workers; best: nothing.
@@ -440,10 +383,10 @@ class Batcher:
         if self._stopped:
             return
         if self.option("flush_mode") == "tick":
-            one_flush(self._duties())
+            one_flush(self._duties)
             return
         left_ms = self._want()
-        if left_ms < _SILENT * self._rhythm().lasts_ms:
+        if left_ms < _SILENT * self._duties.rhythm().lasts_ms:
             self._turn.ensure(after=left_ms / 1000)
 
     def leave(self) -> None:
@@ -454,66 +397,9 @@ class Batcher:
     def _want(self, *, wake: bool = False) -> int:
         return self.store.want(beat.wanted_ms(self.option("beat_interval")), wake=wake)
 
-    def _duties(self) -> Duties:
-        return Duties(
-            store=self.store,
-            clock=self.clock,
-            rhythm=self._rhythm,
-            limits=self.limits,
-            flusher=self._flusher,
-            configure=self._configure,
-            limit=self.limit,
-            audit=self.audit,
-            walk=self._auditor.walk,
-            on_error=lambda exc: self._listeners.emit("error", 1, str(exc)),
-            on_flush=self._note_flush,
-            watchers=lambda: tuple(self._watchers),
-        )
-
-    def _note_flush(self, flush: LastFlush) -> None:
-        self._last_flush = flush
-
-    def _rhythm(self) -> Rhythm:
-        return Rhythm(
-            flush_interval=self._flush_interval(),
-            capacity_interval=self.option("capacity_interval"),
-            audit_interval=self.option("audit_interval"),
-            beat_interval=self.option("beat_interval"),
-            intake_limit=self.option("intake_limit") or self.option("buffer_size"),
-        )
-
-    def _flusher(self, token: str) -> Flusher:
-        return Flusher(
-            token=token,
-            store=self.store,
-            intake=self.connections.intake(),
-            publish=self._publish,
-            new_batch_id=uuid,
-            listeners=self._listeners,
-            clock=self.clock,
-        )
-
-    def _configure(self) -> None:
-        """Tell the store what the code says of watchers and capacity."""
-        limits = self.limits()
-        options = [watcher.store_options() for watcher in self._watchers.values()]
-        before = self.store.configure(limits, options)
-        if limits.capacity is not None:
-            if before not in (None, limits.capacity):
-                logger.warning(
-                    "the capacity of %s was %d in the store and is %d in the code: %d it is",
-                    self.rate_limiter,
-                    before,
-                    limits.capacity,
-                    limits.capacity,
-                )
-            self._listeners.emit("capacity", limits.capacity)
-        self._checker.log_once()
-
     def limit(self) -> None:
         """One step of the limiter: say what is needed."""
-        if self._listeners:
-            self._listeners.emit("request", self.needs_capacity())
+        self._duties.limit()
 
     def audit(self) -> None:
         """Some steps of the audit.
@@ -521,23 +407,7 @@ class Batcher:
         It forgets what needs no remembering, voids what never came, and compares counters with
         the data: listeners hear ``audit-pass``, ``audit-fail`` and ``audit-skip``.
         """
-        self._checker.watch_clock()
-        self.store.forget([])
-        patience = milliseconds(max(_LONGEST_PUBLISH, 2 * self.option("enqueue_timeout")))
-        void = self.store.void(patience, _AUDIT_STEP)
-        if void:
-            logger.warning(
-                "%s: %d admissions were void, their messages never came", self.name, void
-            )
-
-        oldest = self.clock.now_ms() - milliseconds(self.option("dead_letter_retention"))
-        retired = self.store.retire(oldest, _AUDIT_STEP)
-        if retired:
-            logger.warning("%s: %d dead letters were too old and are gone", self.name, retired)
-        self._auditor.walk()
-
-    def _publish(self, batches: Sequence[Released]) -> list[str]:
-        return tasks.publish_batches(self.app, self._watchers, batches)
+        self._duties.audit()
 
     def run_batch(
         self, watcher: Watcher, batch_id: str, *, soft_limited: bool = False
@@ -558,7 +428,3 @@ class Batcher:
             soft_limited=soft_limited,
             results=results if watcher.keeps_results else None,
         ).run(batch_id)
-
-
-def _identity(handler: Callable[..., Any]) -> str:
-    return f"{handler.__module__}.{getattr(handler, '__qualname__', handler)}"

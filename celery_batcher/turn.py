@@ -8,18 +8,15 @@ lets one have it.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
 
-from .clock import Clock
+from .duties import Duties, Rhythm
 from .errors import BatcherError
 from .flusher import Flusher, TurnLostError
 from .operation import new_id
 from .status import LastFlush
-from .store.base import Limits, Store
+from .store.base import Limits
 
 logger = logging.getLogger("celery_batcher")
 
@@ -34,44 +31,6 @@ _UPKEEP = 0.25
 _INSTANT = 1e-6
 """Times this close are one: sums of intervals are not exact."""
 _AFTER_ERROR = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Rhythm:
-    """How often a turn does what, in seconds; and how much the index may hold."""
-
-    flush_interval: float
-    capacity_interval: float
-    audit_interval: float
-    beat_interval: float
-    intake_limit: int
-
-    def tick_after(self, now: float) -> float:
-        """The next multiple of the flush interval; one just reached counts as over."""
-        return (math.floor(now / self.flush_interval + 1e-6) + 1) * self.flush_interval
-
-    @property
-    def lasts_ms(self) -> int:
-        """How long the turn lasts when its holder falls silent."""
-        return int(self.beat_interval * 1000)
-
-
-@dataclass(frozen=True, slots=True)
-class Duties:
-    """What a turn needs from its batcher."""
-
-    store: Store
-    clock: Clock
-    rhythm: Callable[[], Rhythm]
-    limits: Callable[[], Limits]
-    flusher: Callable[[str], Flusher]
-    configure: Callable[[], None]
-    limit: Callable[[], None]
-    audit: Callable[[], None]
-    walk: Callable[[float], None]
-    on_error: Callable[[Exception], None]
-    on_flush: Callable[[LastFlush], None]
-    watchers: Callable[[], tuple[str, ...]]
 
 
 class Turn:
@@ -148,7 +107,7 @@ class Turn:
         if self._more:
             return 0.0
         due = min(self._flush_at, self._intake_at)
-        self._duties.walk(due - _GAP)
+        self._duties.auditor.walk(due - _GAP)
         return max(0.0, due - self._clock.monotonic())
 
     def _take_in(self, flusher: Flusher, now: float, rhythm: Rhythm) -> None:
@@ -169,9 +128,9 @@ class Turn:
 class TurnThread:
     """The background thread of this process that holds a batcher's turn, if any does."""
 
-    def __init__(self, name: str, duties: Callable[[], Duties]) -> None:
+    def __init__(self, name: str, duties: Duties) -> None:
         self._name = name
-        self._make_duties = duties
+        self._duties = duties
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -218,7 +177,7 @@ class TurnThread:
             thread.join(timeout)
 
     def _run(self) -> None:
-        duties = self._make_duties()
+        duties = self._duties
         if self._after > 0 and duties.clock.wait(self._wake, self._after):
             self._wake.clear()
         while not self._stopping:

@@ -58,7 +58,7 @@ class ByHand:
 
     def flush(self) -> list[str]:
         """Flush once; return the ids of the batches that Celery was given."""
-        one_flush(self.batcher._duties())
+        one_flush(self.batcher._duties)
         return self.delivered()
 
     def delivered(self) -> list[str]:

@@ -5,5 +5,5 @@ from celery_batcher.turn import one_flush
 
 batcher.pause(None)
 while batcher.status().admitted:
-    one_flush(batcher._duties())
+    one_flush(batcher._duties)
 batcher.resume()

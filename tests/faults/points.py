@@ -20,7 +20,7 @@ from typing import Any
 from celery.beat import Scheduler
 
 from celery_batcher import tasks
-from celery_batcher.batcher import Batcher
+from celery_batcher.duties import Duties
 from celery_batcher.intakes.kombu import KombuIntake
 from celery_batcher.intakes.redis import RedisIntake
 from celery_batcher.publishers.kombu import KombuPublisher
@@ -48,7 +48,7 @@ ACTS: dict[str, dict[str, Act]] = {
         "acknowledge": Act(_INTAKES, "acknowledge", 8),
         "forget": Act(_STORE, "forget", 2),
         "release": Act(_STORE, "release", 12),
-        "publish": Act((Batcher,), "_publish", 5),
+        "publish": Act((Duties,), "publish", 5),
         "publish_one": Act((tasks,), "_publish_batch", 8),
         "published": Act(_STORE, "published", 5),
         "expire": Act(_STORE, "expire", 4),

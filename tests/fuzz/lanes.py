@@ -116,7 +116,7 @@ class Lane:
         """Take everything in, as a turn does, and release it."""
         token = uuid4().hex
         assert self.store.take_turn(token, 600_000).mine
-        self.batcher._configure()
+        self.batcher._duties.configure()
         flusher = Flusher(
             token=token,
             store=Witness(self.store, books),  # type: ignore[arg-type]

@@ -606,7 +606,7 @@ def test_g7_needs_capacity_is_the_cost_of_what_is_neither_done_nor_dead(by_hand:
 def test_g7_an_admission_whose_message_never_came_is_void_in_the_end(
     by_hand: ByHand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("celery_batcher.batcher._LONGEST_PUBLISH", 0.1)
+    monkeypatch.setattr("celery_batcher.duties._LONGEST_PUBLISH", 0.1)
     work, linked = by_hand.watcher(), by_hand.batcher.connections
     publish = linked.publisher.publish
 

@@ -13,6 +13,7 @@ from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
 
 from celery_batcher import Batch, Batcher, ProvisionedResource, Throttled
+from celery_batcher.duties import Duties
 from celery_batcher.errors import (
     BatcherError,
     BrokerUnavailableError,
@@ -24,7 +25,7 @@ from celery_batcher.errors import (
 )
 from celery_batcher.flusher import Flusher, TurnLostError
 from celery_batcher.store.base import Released
-from celery_batcher.turn import Duties, TurnThread
+from celery_batcher.turn import TurnThread
 
 from .world import SECOND, Actor, Killed
 
@@ -69,21 +70,30 @@ class SimulatedBatcher(Batcher):
         )
         self._process = process
         self._connections = process.schedule.linked  # type: ignore[assignment]
+        self._duties = SimulatedDuties(process, self, self._listeners, self._checker)
         self._turn = SimulatedTurn(process, self._duties)
 
-    def _flusher(self, token: str) -> Flusher:
-        flusher = super()._flusher(token)
+
+class SimulatedDuties(Duties):
+    """What a turn does in a process: batches have the schedule's ids and go to its tasks."""
+
+    def __init__(self, process: Process, *args: Any) -> None:
+        super().__init__(*args)
+        self._process = process
+
+    def flusher(self, token: str) -> Flusher:
+        flusher = super().flusher(token)
         flusher._new_batch_id = self._process.schedule.new_batch_id
         return flusher
 
-    def _publish(self, batches: Sequence[Released]) -> list[str]:
+    def publish(self, batches: Sequence[Released]) -> list[str]:
         return list(self._process.schedule.tasks.tasks(batches))
 
 
 class SimulatedTurn(TurnThread):
     """The thread of a process that holds the turn: an actor."""
 
-    def __init__(self, process: Process, duties: Callable[[], Duties]) -> None:
+    def __init__(self, process: Process, duties: Duties) -> None:
         super().__init__("b", duties)
         self._process = process
         self._actor: Actor | None = None
@@ -202,7 +212,7 @@ class Process:
             "resume": self.batcher.resume,
             "flush": self.batcher.flush,
             "leave": self.batcher.leave,
-            "capacity": self.batcher._configure,
+            "capacity": self.batcher._duties.configure,
             "redrive": lambda: [one.dead_letters.redrive() for one in self.watchers.values()],
             "purge": lambda: [one.dead_letters.purge() for one in self.watchers.values()],
         }

@@ -132,10 +132,10 @@ def test_no_step_begins_when_a_flush_is_due(
     batcher = site.batcher()
     taken = steps(batcher, monkeypatch, AuditStep(0))
 
-    batcher._auditor.walk(until=site.clock.monotonic())
+    batcher._duties.auditor.walk(until=site.clock.monotonic())
     assert taken == []
 
-    batcher._auditor.walk(until=site.clock.monotonic() + 0.001)
+    batcher._duties.auditor.walk(until=site.clock.monotonic() + 0.001)
     assert taken != []
 
 
@@ -152,7 +152,7 @@ def test_a_walk_ends_after_some_milliseconds_however_many_steps_are_left(
 
     monkeypatch.setattr(batcher.store, "audit", audit)
 
-    batcher._auditor.walk()
+    batcher._duties.auditor.walk()
 
     assert times == [0.0, 0.002]
 
@@ -175,7 +175,7 @@ def test_in_tick_mode_each_tick_goes_on_with_the_walk(
     taken = steps(batcher, monkeypatch, *[AuditStep(0)] * 20, AuditStep(9000, over=True))
 
     for _ in range(3):
-        one_flush(batcher._duties())
+        one_flush(batcher._duties)
         site.clock.advance(1.0)
 
     assert len(taken) == 21

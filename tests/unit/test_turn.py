@@ -108,7 +108,7 @@ def test_only_one_process_has_the_turn(site: InMemory) -> None:
     batcher.watcher(name="write")(collecting(batches)).enqueue(1, id="a")
     assert batcher.store.take_turn("another", 1000).mine
 
-    assert one_flush(batcher._duties()) is False
+    assert one_flush(batcher._duties) is False
     site.tick(batcher, 5)
     assert batches == []
 
@@ -144,7 +144,7 @@ def test_doubled_and_stacked_ticks_change_nothing(site: InMemory) -> None:
 def test_a_turn_that_was_lost_stops_before_it_publishes_anything(site: InMemory) -> None:
     batcher = site.batcher()
     batcher.watcher(name="write")(lambda batch: None).enqueue(1)
-    duties = batcher._duties()
+    duties = batcher._duties
     turn = Turn(duties, "mine")
     assert turn.take()
     flusher = duties.flusher("mine")
@@ -210,7 +210,7 @@ def test_a_broker_that_fails_breaks_the_turn_off_and_the_next_one_publishes(
         raise BrokerUnavailableError("no broker")
 
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "celery_batcher"):
-        patch.setattr(batcher, "_publish", away)
+        patch.setattr(batcher._duties, "publish", away)
         run_turn(batcher)
     assert "the turn was broken off: no broker" in caplog.text
     assert ("error", 1, "no broker", None) in heard

@@ -1,0 +1,162 @@
+"""What a turn does for its batcher: when, and with what."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from celery.utils import uuid
+
+from . import beat, tasks
+from .audit import Auditor
+from .checks import Checker
+from .clock import Clock
+from .config import milliseconds
+from .events import Listeners, logger
+from .flusher import Flusher
+from .status import LastFlush
+from .store.base import Limits, Released, Store
+
+if TYPE_CHECKING:
+    from .batcher import Batcher
+
+_AUDIT_STEP = 500
+_LONGEST_PUBLISH = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """How often a turn does what, in seconds; and how much the index may hold."""
+
+    flush_interval: float
+    capacity_interval: float
+    audit_interval: float
+    beat_interval: float
+    intake_limit: int
+
+    def tick_after(self, now: float) -> float:
+        """The next multiple of the flush interval; one just reached counts as over."""
+        return (math.floor(now / self.flush_interval + 1e-6) + 1) * self.flush_interval
+
+    @property
+    def lasts_ms(self) -> int:
+        """How long the turn lasts when its holder falls silent."""
+        return int(self.beat_interval * 1000)
+
+
+class Duties:
+    """What a turn does for its batcher, in whatever process it is held."""
+
+    def __init__(self, batcher: Batcher, listeners: Listeners, checker: Checker) -> None:
+        self._batcher = batcher
+        self._listeners = listeners
+        self._checker = checker
+        self.last_flush: LastFlush | None = None
+        self.auditor = Auditor(
+            batcher.name,
+            store=lambda: batcher.store,
+            clock=batcher.clock,
+            listeners=listeners,
+            every_ms=lambda: milliseconds(batcher.option("audit_interval")),
+        )
+
+    @property
+    def store(self) -> Store:
+        return self._batcher.store
+
+    @property
+    def clock(self) -> Clock:
+        return self._batcher.clock
+
+    def watchers(self) -> tuple[str, ...]:
+        return tuple(self._batcher.watchers)
+
+    def limits(self) -> Limits:
+        """What bounds the batches, in the units of the store."""
+        resource, option = self._batcher.rate_limiter, self._batcher.option
+        return Limits(
+            capacity=None if resource is None else resource.capacity(),
+            window_ms=1000 if resource is None else milliseconds(resource.window),
+            grace_ms=milliseconds(option("start_grace")),
+            flush_ms=milliseconds(self._flush_interval()),
+            max_open_batches=option("max_open_batches"),
+            max_concurrent_batches=option("max_concurrent_batches") or 0,
+            claim_grace_ms=milliseconds(option("claim_grace")),
+            outage_ms=beat.wanted_ms(option("beat_interval")),
+        )
+
+    def _flush_interval(self) -> float:
+        """Seconds between flushes: in tick mode, between beats."""
+        tick = self._batcher.option("flush_mode") == "tick"
+        return float(self._batcher.option("beat_interval" if tick else "flush_interval"))
+
+    def rhythm(self) -> Rhythm:
+        option = self._batcher.option
+        return Rhythm(
+            flush_interval=self._flush_interval(),
+            capacity_interval=option("capacity_interval"),
+            audit_interval=option("audit_interval"),
+            beat_interval=option("beat_interval"),
+            intake_limit=option("intake_limit") or option("buffer_size"),
+        )
+
+    def configure(self) -> None:
+        """Tell the store what the code says of watchers and capacity."""
+        limits = self.limits()
+        options = [watcher.store_options() for watcher in self._batcher.watchers.values()]
+        before = self.store.configure(limits, options)
+        if limits.capacity is not None:
+            if before not in (None, limits.capacity):
+                logger.warning(
+                    "the capacity of %s was %d in the store and is %d in the code: %d it is",
+                    self._batcher.rate_limiter,
+                    before,
+                    limits.capacity,
+                    limits.capacity,
+                )
+            self._listeners.emit("capacity", limits.capacity)
+        self._checker.log_once()
+
+    def flusher(self, token: str) -> Flusher:
+        """The flusher of the turn that has this token."""
+        return Flusher(
+            token=token,
+            store=self.store,
+            intake=self._batcher.connections.intake(),
+            publish=self.publish,
+            new_batch_id=uuid,
+            listeners=self._listeners,
+            clock=self.clock,
+        )
+
+    def publish(self, batches: Sequence[Released]) -> list[str]:
+        """Send the tasks of batches; return the ids of those that the broker has."""
+        return tasks.publish_batches(self._batcher.app, self._batcher.watchers, batches)
+
+    def limit(self) -> None:
+        """One step of the limiter: say what is needed."""
+        if self._listeners:
+            self._listeners.emit("request", self._batcher.needs_capacity())
+
+    def audit(self) -> None:
+        """Forget what needs no remembering, void what never came, and walk the audit."""
+        name, option = self._batcher.name, self._batcher.option
+        self._checker.watch_clock()
+        self.store.forget([])
+        patience = milliseconds(max(_LONGEST_PUBLISH, 2 * option("enqueue_timeout")))
+        void = self.store.void(patience, _AUDIT_STEP)
+        if void:
+            logger.warning("%s: %d admissions were void, their messages never came", name, void)
+        oldest = self.clock.now_ms() - milliseconds(option("dead_letter_retention"))
+        retired = self.store.retire(oldest, _AUDIT_STEP)
+        if retired:
+            logger.warning("%s: %d dead letters were too old and are gone", name, retired)
+        self.auditor.walk()
+
+    def on_flush(self, flush: LastFlush) -> None:
+        self.last_flush = flush
+
+    def on_error(self, exc: Exception) -> None:
+        self._listeners.emit("error", 1, str(exc))
