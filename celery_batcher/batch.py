@@ -9,6 +9,7 @@ from typing import Any, overload
 
 from .clock import Clock
 from .config import DELAY, check_value
+from .costs import Cost, total
 from .operation import Operation
 from .outcomes import DONE, Decisions, Outcome, RetryPolicy, reason_of
 
@@ -41,9 +42,9 @@ class Batch(Sequence[Operation]):
         object.__setattr__(self, "decisions", Decisions(self.operations))
 
     @property
-    def cost(self) -> int:
-        """The sum of the operations' costs."""
-        return sum(operation.cost for operation in self.operations)
+    def cost(self) -> Cost:
+        """The sum of the operations' costs; by dimension where they have them."""
+        return total(operation.cost for operation in self.operations)
 
     @property
     def remaining(self) -> float:

@@ -31,6 +31,7 @@ from .config import (
     seconds,
 )
 from .connections import Connections, connections
+from .costs import PLAIN, Cost, check_cost, costs_of
 from .duties import Duties
 from .enqueuing import Enqueuer, Patience
 from .errors import (
@@ -40,7 +41,7 @@ from .errors import (
     ImproperOrderError,
 )
 from .events import Listener, Listeners, logger
-from .operation import Operation, check_cost, new_id
+from .operation import Operation, new_id
 from .packing import Encoder
 from .publishers.base import Outgoing
 from .registry import Registry, name_of
@@ -100,6 +101,8 @@ class Batcher:
                 f"rate_limiter={rate_limiter!r}, but it is a resource: ProvisionedResource(...)"
             )
         self.rate_limiter = rate_limiter
+        if rate_limiter is not None:
+            rate_limiter.bind(self)
         self.clock: Clock = clock or SystemClock()
         real: Any = app
         self._app = app = real._get_current_object() if isinstance(real, Proxy) else app
@@ -154,11 +157,21 @@ class Batcher:
         """The store and the lanes of this batcher, connected when first used."""
         with self._lock:
             if self._connections is None:
-                resource = self.rate_limiter.name if self.rate_limiter else None
                 self._connections = connections(
-                    self.app, batcher=self.name, resource=resource or self.name
+                    self.app, batcher=self.name, resource=self.resource_name
                 )
             return self._connections
+
+    @property
+    def resource_name(self) -> str:
+        """The name of its resource in the store."""
+        resource = self.rate_limiter
+        return (resource and resource.name) or self.name
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """The names of what costs are made of; ``("",)`` where they are plain numbers."""
+        return PLAIN if self.rate_limiter is None else self.rate_limiter.dimensions
 
     @property
     def store(self) -> Store:
@@ -171,7 +184,7 @@ class Batcher:
         self,
         *,
         name: str | None = None,
-        cost: int | Callable[[Any], int] = 1,
+        cost: Cost | Callable[[Any], Cost] = 1,
         queue: str | None = None,
         ignore_result: bool = True,
         **options: Any,
@@ -224,10 +237,12 @@ class Batcher:
             And everything that `Watcher.enqueue` raises.
         """
         watcher = self._registry.watcher_of(operation)
-        entry = self.encoder(watcher.name).one(operation)
+        encoder = self.encoder(watcher.name)
+        cost, *_ = encoder.check(operation.cost)
+        entry = encoder.one(operation)
         # The message has an id of its own: its operation's may come again, once that is done.
         try:
-            self.send([Outgoing(Admission(new_id(), watcher.name, 1, operation.cost), entry)])
+            self.send([Outgoing(Admission(new_id(), watcher.name, 1, cost), entry)])
         except EnqueueUncertainError as exc:
             exc.id = operation.id
             raise
@@ -252,8 +267,9 @@ class Batcher:
 
     def encoder(self, watcher: str) -> Encoder:
         """What encodes the operations of a watcher."""
-        most = None if self.rate_limiter is None else self.rate_limiter.max_capacity()
-        return Encoder(watcher, self.serializer(), most, self.clock)
+        resource, dimensions = self.rate_limiter, self.dimensions
+        most = None if resource is None else costs_of(resource.max_capacity(), dimensions)
+        return Encoder(watcher, self.serializer(), most, self.clock, dimensions)
 
     # The fleet
 
@@ -308,12 +324,20 @@ class Batcher:
         self._want(wake=True)
         self._turn.wake()
 
+    def set_capacities(self, capacities: Sequence[int], reserved: int | None = None) -> None:
+        """Change what the resource may give, by limit; what its `set_capacity` ends in."""
+        if self.store.set_capacity(capacities, reserved) is None:  # nobody has flushed yet
+            self.store.configure(self.limits(), [])
+            self.store.set_capacity(capacities, reserved)
+        self._listeners.emit("capacity", capacities[0])
+        self.flush()
+
     def operations_in_buffer(self) -> int:
         """Operations not yet released, those in lanes included."""
         return self.store.counts().buffered
 
     def needs_capacity(self) -> int:
-        """The cost of all operations that are neither done nor dead."""
+        """The cost of all operations that are neither done nor dead, in the first dimension."""
         return self.store.counts().unsettled_cost
 
     def inflight(self) -> int:
@@ -427,4 +451,5 @@ class Batcher:
             emit_batch=self.option("emit_batch"),
             soft_limited=soft_limited,
             results=results if watcher.keeps_results else None,
+            dimensions=self.dimensions,
         ).run(batch_id)

@@ -20,6 +20,7 @@ from . import wire
 from .batch import Batch
 from .clock import Clock
 from .config import milliseconds
+from .costs import PLAIN
 from .enqueuing import Patience
 from .errors import ClaimExpiredError, StoreUnavailableError, Throttled
 from .events import Listeners
@@ -68,6 +69,7 @@ class Claimant:
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     soft_limited: bool = False
     results: Results | None = None
+    dimensions: tuple[str, ...] = PLAIN
 
     def run(self, batch_id: str) -> dict[str, Any]:
         """Claim the batch and handle it; return what became of it.
@@ -83,7 +85,7 @@ class Claimant:
         claim = self.store.claim(batch_id, nonce, self.limits, lifetime)
         if claim.state != "claimed":
             return {"batch": claim.state}
-        opened = wire.open_blocks(claim.blocks, self.watcher, accept)
+        opened = wire.open_blocks(claim.blocks, self.watcher, accept, self.dimensions)
         if opened.reason:
             logger.error("%s: %s", self.watcher, opened.reason)
         deadline = before + (claim.remaining_ms - self.limits.claim_grace_ms) / 1000
@@ -103,7 +105,7 @@ class Claimant:
 
     def _in_time(self, batch_id: str, nonce: str, before: float) -> bool:
         """Whether the hold covers a handler that starts now; it is renewed when it may not."""
-        if self.limits.capacity is None:
+        if not self.limits.limited:
             return True
         # The store's times are whole milliseconds, so a hold may end up to one too early.
         covered = (self.limits.grace_ms - 1) / 1000

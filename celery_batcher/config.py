@@ -69,6 +69,13 @@ def count(least: int, most: int | None = None, *, optional: bool = False) -> Cal
     return check
 
 
+def part(value: Any) -> float:
+    """A part of the whole: 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError
+    return float(value)
+
+
 def flag(value: Any) -> bool:
     """True or False."""
     if not isinstance(value, bool):
@@ -119,6 +126,7 @@ class Unset(Enum):
     option = "the option decides"
 
 
+_PART = "a part of the capacity, 0 to 1"
 _SECONDS = "seconds above 0, a number or a timedelta"
 DELAY = Option(None, delay, "seconds from 0, a number or a timedelta")
 
@@ -138,6 +146,9 @@ BATCHER_OPTIONS: Mapping[str, Option] = {
     "enqueue_timeout": Option(30.0, seconds, _SECONDS),
     "max_concurrent_batches": Option(None, count(1, optional=True), "at least 1, or None"),
     "max_open_batches": Option(256, count(1), "batches, at least 1"),
+    "weight": Option(1, count(1), "an integer, at least 1"),
+    "floor": Option(0.0, part, _PART),
+    "backfill_floor": Option(0.05, part, _PART),
     "emit_batch": Option(False, flag, "True or False"),
     "dead_letter_retention": Option(timedelta(days=14).total_seconds(), seconds, _SECONDS),
 }

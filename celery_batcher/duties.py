@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from celery.utils import uuid
@@ -14,10 +14,12 @@ from .audit import Auditor
 from .checks import Checker
 from .clock import Clock
 from .config import milliseconds
+from .errors import ConfigurationError
 from .events import Listeners, logger
 from .flusher import Flusher
+from .resources.base import Resource
 from .status import LastFlush
-from .store.base import Limits, Released, Store
+from .store.base import Limit, Limits, Released, Standing, Store
 
 if TYPE_CHECKING:
     from .batcher import Batcher
@@ -76,9 +78,16 @@ class Duties:
     def limits(self) -> Limits:
         """What bounds the batches, in the units of the store."""
         resource, option = self._batcher.rate_limiter, self._batcher.option
-        return Limits(
-            capacity=None if resource is None else resource.capacity(),
-            window_ms=1000 if resource is None else milliseconds(resource.window),
+        limits = Limits() if resource is None else _limits_of(resource)
+        shares = replace(
+            limits.resource,
+            weight=option("weight"),
+            floor=option("floor"),
+            backfill_floor=option("backfill_floor"),
+        )
+        return replace(
+            limits,
+            resource=shares,
             grace_ms=milliseconds(option("start_grace")),
             flush_ms=milliseconds(self._flush_interval()),
             max_open_batches=option("max_open_batches"),
@@ -106,18 +115,34 @@ class Duties:
         """Tell the store what the code says of watchers and capacity."""
         limits = self.limits()
         options = [watcher.store_options() for watcher in self._batcher.watchers.values()]
-        before = self.store.configure(limits, options)
-        if limits.capacity is not None:
-            if before not in (None, limits.capacity):
-                logger.warning(
-                    "the capacity of %s was %d in the store and is %d in the code: %d it is",
-                    self._batcher.rate_limiter,
-                    before,
-                    limits.capacity,
-                    limits.capacity,
-                )
-            self._listeners.emit("capacity", limits.capacity)
+        standing = self.store.configure(limits, options)
+        if standing is not None and limits.limited:
+            self._compare(standing, limits)
+            self._listeners.emit("capacity", standing.limits[0].capacity)
         self._checker.log_once()
+
+    def _compare(self, standing: Standing, limits: Limits) -> None:
+        """Whether the store says of the resource what the code says. The store's figures count.
+
+        Raises:
+            ConfigurationError: costs have other dimensions.
+        """
+        name = self._batcher.resource_name
+        if standing.dimensions != limits.resource.dimensions:
+            raise ConfigurationError(
+                f"resource {name} has the dimensions {_names(standing.dimensions)} in the store "
+                f"and {_names(limits.resource.dimensions)} in the code: costs would be mixed up. "
+                "Name them alike and in that order, or give the resource another name"
+            )
+        if standing.limits != limits.all:
+            logger.warning(
+                "%s: the capacity of resource %s is %s in the store and %s in the code: that of "
+                "the store counts. set_capacity() changes it for the fleet",
+                self._batcher.name,
+                name,
+                _figures(standing.limits),
+                _figures(limits.all),
+            )
 
     def flusher(self, token: str) -> Flusher:
         """The flusher of the turn that has this token."""
@@ -160,3 +185,21 @@ class Duties:
 
     def on_error(self, exc: Exception) -> None:
         self._listeners.emit("error", 1, str(exc))
+
+
+def _limits_of(resource: Resource) -> Limits:
+    first, *others = resource.limits()
+    return Limits(
+        capacity=first.capacity,
+        window_ms=first.window_ms,
+        others=tuple(others),
+        resource=resource.options(),
+    )
+
+
+def _names(dimensions: tuple[str, ...]) -> str:
+    return ", ".join(dimensions) or "of plain numbers"
+
+
+def _figures(limits: Sequence[Limit]) -> str:
+    return ", ".join(f"{one.capacity} per {one.window_ms / 1000:g} s" for one in limits)

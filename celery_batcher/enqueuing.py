@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .clock import Clock
+from .costs import MAX_COST
 from .errors import (
     BatcherStoppedError,
     BrokerUnavailableError,
@@ -15,7 +16,6 @@ from .errors import (
     EnqueueUncertainError,
     StoreUnavailableError,
 )
-from .operation import MAX_COST
 from .publishers.base import Outgoing, Publisher, UncertainError
 from .store.base import Store
 

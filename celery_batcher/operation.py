@@ -7,10 +7,7 @@ from enum import IntEnum
 from itertools import count
 from typing import Any, NamedTuple
 
-from .errors import InvalidCostError
-
-MAX_COST = 2**53 - 1
-"""The largest cost: what a double, and so a Lua script, holds exactly."""
+from .costs import Cost
 
 
 class Priority(IntEnum):
@@ -27,7 +24,8 @@ class Operation(NamedTuple):
     Attributes:
         id: unique in the batcher; the producer's own, or made by `new_id`.
         watcher: name of the watcher that handles it.
-        cost: units of capacity it takes, an integer from 0 to 2**53 - 1.
+        cost: units of capacity it takes, an integer from 0 to 2**53 - 1; a mapping of them where
+            the capacity has dimensions.
         payload: what the handler needs; anything the serializer can carry.
         attempt: 1 in the first try.
         batchable: False keeps it alone in a batch.
@@ -37,7 +35,7 @@ class Operation(NamedTuple):
 
     id: str
     watcher: str
-    cost: int
+    cost: Cost
     payload: Any
     attempt: int = 1
     batchable: bool = True
@@ -64,22 +62,3 @@ class IdFactory:
 
 
 new_id = IdFactory()
-
-
-def check_cost(cost: object) -> int:
-    """Return the cost if it is one.
-
-    Raises:
-        InvalidCostError: it is negative, fractional, not a number, or above 2**53 - 1.
-    """
-    if type(cost) is int and 0 <= cost <= MAX_COST:
-        return cost
-    if isinstance(cost, float):
-        raise InvalidCostError(f"cost {cost!r} is a float: costs are integers, round it up")
-    if isinstance(cost, bool) or not isinstance(cost, int):
-        raise InvalidCostError(f"cost {cost!r} is a {type(cost).__name__}: costs are integers")
-    if cost < 0:
-        raise InvalidCostError(f"cost {cost} is negative: costs start at 0")
-    if cost > MAX_COST:
-        raise InvalidCostError(f"cost {cost} is above {MAX_COST} (2**53 - 1), the largest cost")
-    return int(cost)

@@ -8,8 +8,9 @@ from typing import Any
 
 from . import wire
 from .clock import Clock
+from .costs import MAX_COST, PLAIN, Cost, costs_of
 from .errors import ConfigurationError, TooExpensiveError
-from .operation import MAX_COST, Operation, Priority, check_cost, new_id
+from .operation import Operation, Priority, new_id
 from .publishers.base import Outgoing
 from .store.base import Admission
 
@@ -27,30 +28,34 @@ Encoded = tuple[int, bytes, str]
 class Encoder:
     """Encodes operations of one watcher.
 
-    ``most`` is the highest cost that can ever run, None without a limit.
+    ``most`` is the highest cost that can ever run, by dimension; None without a limit.
     """
 
     watcher: str
     serializer: str
-    most: int | None
+    most: tuple[int, ...] | None
     clock: Clock
+    dimensions: tuple[str, ...] = PLAIN
 
-    def check(self, cost: object) -> int:
-        """The cost, if the operation could ever run.
+    def check(self, cost: object) -> tuple[int, ...]:
+        """The cost by dimension, if the operation could ever run.
 
         Raises:
-            InvalidCostError: it is no cost.
+            InvalidCostError: it is no cost, or has other dimensions than the capacity.
             TooExpensiveError: it is above the capacity.
         """
-        checked = check_cost(cost)
-        if self.most is not None and checked > self.most:
-            raise TooExpensiveError(
-                f"an operation of {self.watcher} costs {checked}, and the capacity is "
-                f"{self.most}: it could never run. Split it, or raise the capacity",
-                cost=checked,
-                capacity=self.most,
-            )
-        return checked
+        costs = costs_of(cost, self.dimensions)
+        if self.most is not None:
+            for name, one, most in zip(self.dimensions, costs, self.most, strict=True):
+                if one > most:
+                    raise TooExpensiveError(
+                        f"an operation of {self.watcher} costs {one}{name and ' ' + name}, and "
+                        f"the capacity is {most}: it could never run. Split it, or raise the "
+                        "capacity",
+                        cost=one,
+                        capacity=most,
+                    )
+        return costs
 
     def one(self, operation: Operation) -> bytes:
         """The entry of an operation, whose id will be registered."""
@@ -59,21 +64,27 @@ class Encoder:
             raise ConfigurationError(
                 f"attempt {operation.attempt!r}: an integer from 1 to {wire.MAX_ATTEMPT}"
             )
+        cost, *further = self.check(operation.cost)
         return wire.encode_entry(
             check_text(operation.id, "id", wire.MAX_ID),
-            self.check(operation.cost),
+            cost,
             wire.encode_payload(operation.payload, self.serializer),
             self.serializer.encode(),
-            wire.flags_of(batchable=operation.batchable, registered=True, keyed=keyed),
+            wire.flags_of(
+                batchable=operation.batchable, registered=True, keyed=keyed, vector=bool(further)
+            ),
             check_priority(operation.priority),
             check_text(operation.key, "key", wire.MAX_KEY) if keyed else b"",
             operation.attempt,
             self.clock.now_ms(),
+            wire.encode_costs(further) if further else b"",
         )
 
     def many(self, payloads: Iterable[Any], of: Attributes) -> Iterator[Encoded]:
         """The entries of payloads."""
-        most = MAX_COST if self.most is None else self.most
+        plain = self.dimensions == PLAIN
+        most = (MAX_COST if self.most is None else self.most[0]) if plain else -1
+        further = b""
         serializer, name = self.serializer, self.serializer.encode()
         registered = of.id is not None
         now_ms, encode_payload, encode_entry = (
@@ -84,12 +95,11 @@ class Encoder:
         flags_of, check_key, check_id = wire.flags_of, _key_bytes, wire.MAX_ID
         constant = of.constant()
         flags, priority, key = constant or (0, 0, b"")
-        cost: Any = of.cost
         for payload in payloads:
-            if callable(of.cost):
-                cost = of.cost(payload)
+            cost: Any = of.cost(payload) if callable(of.cost) else of.cost
             if type(cost) is not int or not 0 <= cost <= most:
-                cost = self.check(cost)
+                cost, *others = self.check(cost)
+                further = wire.encode_costs(others) if others else b""
             if constant is None:
                 text, word, batchable = of.of(payload)
                 key, priority = check_key(text), check_priority(word)
@@ -101,11 +111,12 @@ class Encoder:
                 cost,
                 encode_payload(payload, serializer),
                 name,
-                flags,
+                flags | wire.VECTOR if further else flags,
                 priority,
                 key,
                 1,
                 now_ms(),
+                further,
             )
             yield cost, entry, id
 
@@ -114,7 +125,7 @@ class Encoder:
 class Attributes:
     """What `Watcher.enqueue_many` was given: one value for all, or functions of the payload."""
 
-    cost: int | Callable[[Any], int]
+    cost: Cost | Callable[[Any], Cost]
     key: str | Callable[[Any], str | None] | None
     priority: str | Callable[[Any], str]
     batchable: bool | Callable[[Any], bool]

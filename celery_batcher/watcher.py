@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from . import wire
 from .batch import Batch
 from .config import Option, check_value, count
+from .costs import Cost, check_cost
 from .dead_letters import DeadLetters
 from .errors import EnqueueError
-from .operation import Operation, check_cost, new_id
+from .operation import Operation, new_id
 from .outcomes import RetryPolicy
 from .packing import (
     PACK,
@@ -41,7 +42,7 @@ class Watcher:
         batcher: Batcher,
         handler: Callable[[Batch], Any],
         name: str,
-        cost: int | Callable[[Any], int],
+        cost: Cost | Callable[[Any], Cost],
         options: dict[str, Any],
     ) -> None:
         self.batcher = batcher
@@ -97,7 +98,7 @@ class Watcher:
         self,
         payload: Any,
         *,
-        cost: int | None = None,
+        cost: Cost | None = None,
         key: str | None = None,
         priority: str = "normal",
         batchable: bool = True,
@@ -107,7 +108,8 @@ class Watcher:
 
         Args:
             payload: what the handler needs; anything the serializer can carry, up to 1 MiB.
-            cost: units of capacity, an integer from 0; by default the watcher's.
+            cost: units of capacity, an integer from 0, or a mapping of them where the capacity has
+                dimensions; by default the watcher's.
             key: operations of one key are released in order, keys take turns; up to 255 bytes.
             priority: ``high``, ``normal`` or ``backfill``.
             batchable: False keeps it alone in a batch.
@@ -138,7 +140,7 @@ class Watcher:
         self,
         payload: Any,
         *,
-        cost: int | None = None,
+        cost: Cost | None = None,
         key: str | None = None,
         priority: str = "normal",
         batchable: bool = True,
@@ -165,7 +167,7 @@ class Watcher:
         self,
         payloads: Iterable[_T],
         *,
-        cost: int | Callable[[_T], int] | None = None,
+        cost: Cost | Callable[[_T], Cost] | None = None,
         key: str | Callable[[_T], str | None] | None = None,
         priority: str | Callable[[_T], str] = "normal",
         batchable: bool | Callable[[_T], bool] = True,

@@ -25,7 +25,7 @@ from celery_batcher.store.memory import MemoryServer, MemoryStore
 from celery_batcher.store.redis import RedisStore
 
 START_MS = 1_000_000_000_000
-BATCHABLE, REGISTERED, HAS_KEY = 1, 2, 4
+BATCHABLE, REGISTERED, HAS_KEY, VECTOR = 1, 2, 4, 16
 HIGH, NORMAL, BACKFILL = 0, 1, 2
 
 
@@ -66,9 +66,11 @@ def op(
     enqueued_ms: int = START_MS,
     payload: bytes = b'"x"',
     serializer: str = "json",
+    further: Sequence[int] = (),
 ) -> bytes:
     """An entry, laid out here and not by the code under test."""
     flags = BATCHABLE * batchable | REGISTERED * registered | HAS_KEY * (key is not None)
+    flags |= VECTOR * bool(further)
     name, raw_id, raw_key = serializer.encode(), id.encode(), (key or "").encode()
     header = struct.pack(
         ">BBBBHQQBH",
@@ -82,7 +84,8 @@ def op(
         len(raw_id),
         len(raw_key),
     )
-    body = header + name + raw_id + raw_key + payload
+    costs = struct.pack(f">B{len(further)}Q", len(further), *further) if further else b""
+    body = header + name + raw_id + raw_key + costs + payload
     return struct.pack(">I", len(body)) + body
 
 

@@ -95,7 +95,7 @@ class Fleet:
         """Change the capacity, in the code and in the store."""
         self.limits = replace(self.limits, capacity=capacity)
         for member in self.members:
-            member.store.configure(self.limits, [])
+            member.store.set_capacity([capacity])
         self.capacities.append((self.clock.us, capacity))
 
     def capacity_at(self, us: int) -> int:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from ..costs import Cost
+from ..store.base import Limit, ResourceOptions
+
+if TYPE_CHECKING:
+    from ..batcher import Batcher
 
 
 @runtime_checkable
@@ -11,14 +17,23 @@ class Resource(Protocol):
 
     Attributes:
         name: under which batchers share it in a store; None for the name of its batcher.
-        window: seconds.
+        dimensions: the names of what costs are made of, ``("",)`` for plain numbers.
     """
 
     name: str | None
-    window: float
+    dimensions: tuple[str, ...]
 
-    def capacity(self) -> int:
+    def capacity(self) -> object:
         """The capacity per window, as the code has it."""
 
-    def max_capacity(self) -> int:
+    def max_capacity(self) -> Cost:
         """The most that an operation may cost."""
+
+    def limits(self) -> tuple[Limit, ...]:
+        """Its limits, in the order of their dimensions."""
+
+    def options(self) -> ResourceOptions:
+        """What else the store must know."""
+
+    def bind(self, batcher: Batcher) -> None:
+        """A batcher uses it: through its store the resource can be changed for the fleet."""

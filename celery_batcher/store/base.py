@@ -10,7 +10,7 @@ are whole milliseconds of the store's clock.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 
@@ -29,11 +29,56 @@ class WatcherOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """A capacity per window of one dimension of cost; dimensions count from 1."""
+
+    dimension: int
+    capacity: int
+    window_ms: int
+
+    def with_capacity(self, capacity: int) -> Limit:
+        """The same limit of another capacity."""
+        return replace(self, capacity=capacity)
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceOptions:
+    """What the store must know of a resource, but for its capacity.
+
+    Attributes:
+        dimensions: the names of costs, in order; one of none is a plain number.
+        ramp: by limit, how much more may be used every ``every_ms`` after a rise; () at once.
+        adaptive: half the capacity after a throttling, and then ever more.
+        factor: what a leased partition is worth; None: nothing is leased.
+        reserved: what needs no lease.
+        weight: of this batcher among those of the resource.
+        floor: the part of the capacity that it gets before others, if it needs that much.
+        backfill_floor: the same for its back-fills.
+    """
+
+    dimensions: tuple[str, ...] = ("",)
+    ramp: tuple[int, ...] = ()
+    every_ms: int = 1000
+    adaptive: bool = False
+    factor: int | None = None
+    reserved: int | None = None
+    weight: int = 1
+    floor: float = 0.0
+    backfill_floor: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
-    """What bounds the batches of one batcher."""
+    """What bounds the batches of one batcher.
+
+    ``capacity`` and ``window_ms`` are the first limit of the resource, ``others`` the further ones,
+    in the order of their dimensions.
+    """
 
     capacity: int | None = None
     window_ms: int = 1000
+    others: tuple[Limit, ...] = ()
+    resource: ResourceOptions = field(default_factory=ResourceOptions)
     grace_ms: int = 10
     flush_ms: int = 100
     max_open_batches: int = 256
@@ -42,8 +87,20 @@ class Limits:
     outage_ms: int = 2500
 
     @property
+    def limited(self) -> bool:
+        """Whether there is a resource."""
+        return self.capacity is not None
+
+    @property
+    def all(self) -> tuple[Limit, ...]:
+        """The limits of the resource; none without one."""
+        if self.capacity is None:
+            return ()
+        return Limit(1, self.capacity, self.window_ms), *self.others
+
+    @property
     def hold_ms(self) -> int:
-        """How long a hold lasts after the claim."""
+        """How long a hold of the first limit lasts after the claim."""
         return self.window_ms + self.grace_ms
 
 
@@ -167,6 +224,25 @@ class Settlement:
 
 
 @dataclass(frozen=True, slots=True)
+class Charge:
+    """What operations of a claimed batch cost more or less than was said, by dimension.
+
+    ``learned``: samples for the estimates of the watcher: cost key and costs.
+    """
+
+    differences: tuple[int, ...]
+    learned: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the store says of a resource: names of dimensions, and limits."""
+
+    dimensions: tuple[str, ...]
+    limits: tuple[Limit, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TakenBack:
     """A batch that went back to the index."""
 
@@ -188,6 +264,23 @@ class WatcherCounts:
     dead: int = 0
     on_probe: bool = False
     next_age_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LimitCounts:
+    """A limit of the resource as it is now.
+
+    Attributes:
+        limit: its dimension, provisioned capacity and window.
+        usable: what of the capacity may be used now.
+        held: the cost of what started within the window, and of batches that no worker has claimed.
+        debt: what was charged above its estimate and is not yet paid.
+    """
+
+    limit: Limit
+    usable: int
+    held: int
+    debt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,9 +313,18 @@ class Counts:
     paused_ms: int = 0
     draining: bool = False
     turn_ms: int = 0
-    capacity: int | None = None
-    held: int = 0
+    limits: tuple[LimitCounts, ...] = ()
     watchers: tuple[WatcherCounts, ...] = field(default_factory=tuple)
+
+    @property
+    def capacity(self) -> int | None:
+        """The capacity of the first limit; None without a resource."""
+        return self.limits[0].limit.capacity if self.limits else None
+
+    @property
+    def held(self) -> int:
+        """What the first limit holds."""
+        return self.limits[0].held if self.limits else 0
 
     @property
     def buffered(self) -> int:
@@ -316,8 +418,11 @@ class Store(Protocol):
     def url(self) -> str:
         """Where it is, without passwords."""
 
-    def configure(self, limits: Limits, watchers: Sequence[WatcherOptions]) -> int | None:
-        """Write options as the code has them; return the capacity that stood before."""
+    def configure(self, limits: Limits, watchers: Sequence[WatcherOptions]) -> Standing | None:
+        """Write options as the code has them, and the limits of a resource that has none yet.
+
+        Returns the resource as it now stands in the store; None when it has none.
+        """
 
     # Producers
 
@@ -396,6 +501,16 @@ class Store(Protocol):
         That is counted, once a claim.
         """
 
+    def charge(self, id: str, nonce: str, number: int, charge: Charge) -> bool:
+        """Settle what operations really cost, the ``number``-th time for this claim.
+
+        What is less is free at once, what is more becomes the resource's debt. False: the claim had
+        ended.
+        """
+
+    def estimates(self, watcher: str) -> dict[str, tuple[float, ...]]:
+        """By cost key, the means of what operations were charged, by dimension."""
+
     def abandon(
         self, id: str, owner: str, reason: str, *, attempt: bool = True
     ) -> TakenBack | None:
@@ -427,6 +542,14 @@ class Store(Protocol):
 
     def drain(self) -> bool:
         """Admit nothing more, until resumed; True when that changed anything."""
+
+    def set_capacity(
+        self, capacities: Sequence[int], reserved: int | None = None
+    ) -> tuple[int, ...] | None:
+        """Set the capacities of all limits; return those before, None without a resource."""
+
+    def lease(self, partitions: Mapping[int, int]) -> int:
+        """Note the partitions that are leased, and how many milliseconds longer."""
 
     def shut(self, ms: int) -> bool:
         """Close the resource for the whole fleet; True when that made it longer."""

@@ -6,11 +6,16 @@ them together in a cluster. With ``B = <prefix>{resource}:<batcher>:``
 =========================== ====== ====================================================
 key                         type   what it holds, and who writes it
 =========================== ====== ====================================================
-<prefix>{resource}:res      hash   capacity, held, open and its shares, credit, head in need
+<prefix>{resource}:res      hash   limits, held, open and its shares, credit, debt, head in need
 <prefix>{resource}:ends     zset   a row per millisecond in which holds end: claim, renew
 <prefix>{resource}:costs    hash   the cost of each of these rows
+... :ends#n, :costs#n              the same of the n-th limit
+<prefix>{resource}:leases   zset   leased partitions by the end of their lease
 B meta                      hash   counters, turn, pause, sequence, virtual time
 B ring                      zset   watchers that may release, by virtual time
+B back                      zset   the same for their back-fills
+B parked                    zset   watchers too dear for now, by the time to ask them again
+B costs:<watcher>           hash   what its operations cost, learned, by cost key
 B open                      zset   unclaimed batches by time of their release, then publication
 B claimed                   zset   claimed batches by deadline
 B offers                    zset   unclaimed batches by time of their next publication
@@ -45,10 +50,11 @@ None of them expires: what they hold is somebody's data, or is removed with it.
 
 from __future__ import annotations
 
-SHARED = ("res", "ends", "costs")
+SHARED = ("res", "ends", "costs", "leases")
 OWN = (
     "meta",
     "ring",
+    "back",
     "open",
     "claimed",
     "offers",
@@ -61,6 +67,7 @@ OWN = (
     "watchers",
     "repeated",
     "later",
+    "parked",
 )
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from ..clock import Clock, SystemClock
 from . import memory_dead as letters
+from . import memory_holds as holds
 from . import memory_intake as intake
 from . import memory_ledger as ledger
 from .base import (
@@ -22,6 +23,7 @@ from .base import (
     Admitted,
     Arrival,
     AuditStep,
+    Charge,
     Claim,
     Counts,
     Dead,
@@ -32,16 +34,16 @@ from .base import (
     SetAside,
     Settlement,
     Staged,
+    Standing,
     TakenBack,
     Turn,
     WatcherOptions,
 )
 from .memory_audit import audit, counters_of
-from .memory_budget import longest_hold
 from .memory_counts import counts
 from .memory_cutting import release
 from .memory_index import reindex, rejoin
-from .memory_state import Act, BatcherState, ResourceState
+from .memory_state import Act, BatcherState, LimitState, Member, ResourceState
 
 
 class MemoryServer:
@@ -87,20 +89,27 @@ class MemoryStore:
             now = self._server.clock.now_ms()
             yield Act(self._batcher, self._state, self._resource, now)
 
-    def configure(self, limits: Limits, watchers: Sequence[WatcherOptions]) -> int | None:
+    def configure(self, limits: Limits, watchers: Sequence[WatcherOptions]) -> Standing | None:
         with self._act() as act:
-            state, resource = act.state, act.resource
-            before = resource.capacity
-            if limits.capacity is not None:
-                resource.capacity = limits.capacity
-                resource.hold_ms = longest_hold(act, limits)
+            if limits.limited:
+                self._configure_resource(act.resource, limits)
             for options in watchers:
                 act.watcher(options.name).options = options
-                reindex(state, options.name)
-            if before != resource.capacity:
-                for name in state.watchers:
-                    reindex(state, name)
-            return before
+                reindex(act.state, options.name)
+            found = tuple(one.limit for one in act.resource.limits)
+            return Standing(act.resource.dimensions, found) if found else None
+
+    def _configure_resource(self, resource: ResourceState, limits: Limits) -> None:
+        own = limits.resource
+        if not resource.limits:
+            resource.limits = [LimitState(one) for one in limits.all]
+            resource.dimensions = own.dimensions
+            resource.factor, resource.reserved = own.factor, own.reserved or 0
+        resource.options = own
+        resource.grace_ms = max(limits.grace_ms, resource.grace_ms)
+        member = resource.members.setdefault(self._batcher, Member())
+        member.weight = own.weight
+        member.floors = {"credit": own.floor, "backfill": own.backfill_floor}
 
     # Producers
 
@@ -182,6 +191,15 @@ class MemoryStore:
         with self._act() as act:
             return ledger.renew(act, id, nonce, limits, renewal)
 
+    def charge(self, id: str, nonce: str, number: int, charge: Charge) -> bool:
+        with self._act() as act:
+            return ledger.charge(act, id, nonce, number, charge)
+
+    def estimates(self, watcher: str) -> dict[str, tuple[float, ...]]:
+        with self._act() as act:
+            found = act.state.estimates.items()
+            return {key: means[1:] for (name, key), means in found if name == watcher}
+
     def commit(self, id: str, nonce: str, number: int, settlement: Settlement) -> bool:
         with self._act() as act:
             return ledger.commit(act, id, nonce, number, settlement)
@@ -223,11 +241,28 @@ class MemoryStore:
             before, act.state.draining = act.state.draining, True
             return not before
 
+    def set_capacity(
+        self, capacities: Sequence[int], reserved: int | None = None
+    ) -> tuple[int, ...] | None:
+        with self._act() as act:
+            before = tuple(one.limit.capacity for one in act.resource.limits)
+            holds.set_capacity(act, capacities, reserved)
+            for name in act.state.watchers:
+                reindex(act.state, name)
+            return before or None
+
+    def lease(self, partitions: Mapping[int, int]) -> int:
+        with self._act() as act:
+            act.resource.leases = {index: act.now + ms for index, ms in partitions.items()}
+            for name in act.state.watchers:
+                reindex(act.state, name)
+            return len(partitions)
+
     def shut(self, ms: int) -> bool:
         with self._act() as act:
             if act.now + ms <= act.resource.closed_until:
                 return False
-            act.resource.closed_until = act.now + ms
+            holds.close_until(act, act.now + ms)
             return True
 
     def throttle(self, most_ms: int, jitter: float) -> int:
@@ -237,7 +272,7 @@ class MemoryStore:
                 again = last > 0 and act.now - act.resource.closed_until < last
                 act.resource.throttled_ms = min(2 * last if again else 1000, most_ms)
                 ms = max(1, math.floor(act.resource.throttled_ms * (1 - jitter)))
-                act.resource.closed_until = act.now + ms
+                holds.close_until(act, act.now + ms)
             return act.resource.closed_until - act.now
 
     def counts(self) -> Counts:
@@ -254,12 +289,11 @@ class MemoryStore:
                 wait = known.began_ms + every_ms - now
                 if 0 < wait <= every_ms:
                     return AuditStep(wait, False, known.step.compared, known.step.wrong)
-            open_holds = sum(
-                batch.cost
-                for (name, _), other in self._server.batchers.items()
-                for batch in other.batches.values()
-                if name == self._key[0] and batch.limited and batch.nonce is None
-            )
+            open_holds: Counter[int] = Counter()
+            for (name, _), other in self._server.batchers.items():
+                for batch in other.batches.values():
+                    if name == self._key[0] and batch.limited and batch.nonce is None:
+                        open_holds.update(dict(enumerate(batch.costs, 1)))
             known.step = audit(known, counters_of(state, resource, open_holds), every_ms)
             known.id, known.began_ms = id, now
             for name in {one.watcher for one in known.step.differences if one.repaired} - {""}:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Counts
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -84,12 +84,21 @@ def audit(audit: AuditState, counters: Iterator[Counter], wait_ms: int) -> Audit
     return AuditStep(wait_ms, True, compared, len(differences), tuple(differences))
 
 
-def counters_of(state: BatcherState, resource: ResourceState, open_holds: int) -> Iterator[Counter]:
-    """All counters of a batcher, and of what its resource holds."""
-    yield Counter("held", "", resource, "held", sum(resource.ends.values()))
-    yield Counter("held_open", "", resource, "open", open_holds)
+def counters_of(
+    state: BatcherState, resource: ResourceState, open_holds: Mapping[int, int]
+) -> Iterator[Counter]:
+    """All counters of a batcher, and of what its resource holds; open holds by dimension."""
+    for n, limit in enumerate(resource.limits, 1):
+        yield Counter(_nth("held", n), "", limit, "held", sum(limit.ends.values()))
+    for dimension in sorted({*resource.open, *open_holds}):
+        name, recorded = _nth("held_open", dimension), open_holds.get(dimension, 0)
+        yield Counter(name, "", resource.open, dimension, recorded)
     for name, watcher in state.watchers.items():
         yield from _of_watcher(state, name, watcher)
+
+
+def _nth(name: str, n: int) -> str:
+    return name if n == 1 else f"{name}#{n}"
 
 
 def _of_watcher(state: BatcherState, name: str, watcher: WatcherState) -> Iterator[Counter]:

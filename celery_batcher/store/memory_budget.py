@@ -1,11 +1,17 @@
-"""How much a batch may take, in the store in memory: holds, credit, and heads in need."""
+"""How much a batch may take, in the store in memory: what it is worth, and heads in need."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from .base import Limits, Refused
-from .memory_state import Act, Batch
+from .memory_credit import earn
+from .memory_holds import LimitNow, exceeds_capacity, free, wait_for
+from .memory_state import Act, WatcherState
+
+Budget = list[float]
+"""The most that a batch may cost, by dimension."""
 
 
 def gate(act: Act) -> Refused | None:
@@ -30,111 +36,102 @@ def counts_allow(act: Act, limits: Limits) -> Refused | None:
     return None
 
 
-# Holds
+def allow(
+    act: Act, kind: str, costs: Sequence[int], name: str, limits: list[LimitNow], flush_ms: int
+) -> Budget | Refused:
+    """The budget of the watcher's next batch, by dimension; or why there is none.
 
-
-def longest_hold(act: Act, limits: Limits) -> int:
-    return max(limits.hold_ms, act.resource.hold_ms)
-
-
-def hold(act: Act, batch: Batch, limits: Limits) -> None:
-    """A batch that is claimed holds its cost, however soon it ends."""
-    batch.ends = act.now + longest_hold(act, limits)
-    act.resource.ends[batch.ends] += batch.cost
-    act.resource.held += batch.cost
-
-
-def lapse(act: Act, hold_ms: int) -> None:
-    """Holds that are over go; none lasts longer than ``hold_ms`` from now."""
-    resource, now = act.resource, act.now
-    for ends in [ends for ends in resource.ends if ends > now + hold_ms]:
-        resource.ends[now + hold_ms] += resource.ends.pop(ends)
-    for ends in [ends for ends in resource.ends if ends <= now]:
-        resource.held -= resource.ends.pop(ends)
-
-
-def _wait_for(act: Act, need: float) -> int:
-    """How long until holds of this cost are over."""
-    ends_of = act.resource.ends
-    for ends in sorted(ends_of)[:200]:
-        need -= ends_of[ends]
-        if need <= 0:
-            return max(1, ends - act.now)
-    return -1
-
-
-# The budget
-
-
-def allow(act: Act, head_cost: int, name: str, limits: Limits) -> float | Refused | None:
-    """The budget of the watcher's next batch; None when it waits for something else."""
-    resource, watcher = act.resource, act.watcher(name)
-    capacity = resource.capacity or 0
-    if head_cost > capacity:
-        return None
+    Refused for ``park``, the watcher waits for something other than the capacity of now; for
+    ``later``, until the capacity has come back.
+    """
+    watcher = act.watcher(name)
+    if exceeds_capacity(costs, limits):
+        return Refused("later", -1)
+    earn(act, kind, costs, limits, flush_ms)
     others = _need_of_others(act)
-    credit, per_flush = _earn(act, capacity, max(head_cost, others), limits)
-    share = math.inf
-    if watcher.open > 0:
-        share = 2 * per_flush / max(1, len(act.state.ring)) - watcher.open_cost
-    if head_cost > share:
-        return None
-    room = capacity - resource.held - resource.open - others
-    credit -= others
-    if head_cost > min(room, credit):
-        _note(act, head_cost, limits)
-    if head_cost > room:
-        return Refused("capacity", _wait_for(act, head_cost - room))
-    need: float = head_cost
-    if watcher.waiting_cost > credit:
-        size = watcher.options.max_batch_size
-        full = min(per_flush, size * watcher.waiting_cost / watcher.waiting)
-        need = max(need, full / 2)
-    if need > credit:
-        wait = math.ceil((need - credit) * limits.window_ms / capacity)
-        return Refused("credit", max(1, wait))
-    _satisfied(act, head_cost, capacity, limits)
-    return min(credit, room, share)
+    budget = [math.inf] * limits[-1].dimension
+    has_credit = True
+    for limit in limits:
+        share = _share_of(act, limit, watcher)
+        if limit.cost_of(costs) > share:
+            return Refused("park", -1)
+        limit.room = free(act, limit) - limit.cost_of(others)
+        most = min(budget[limit.dimension - 1], limit.credit, limit.room, share)
+        budget[limit.dimension - 1] = most
+        has_credit = has_credit and limit.cost_of(costs) <= limit.credit
+    wait = _wait_for_room(act, costs, limits)
+    if wait is not None:
+        if has_credit:
+            _note(act, costs, flush_ms)
+        return Refused("capacity", wait)
+    wait = _wait_for_credit(costs, watcher, limits)
+    if wait is not None:
+        return Refused("credit", wait)
+    _satisfied(act, costs, limits)
+    return budget
 
 
-def _earn(act: Act, capacity: int, head_cost: int, limits: Limits) -> tuple[float, float]:
-    """The credit there is now, and what a flush earns."""
-    resource = act.resource
-    per_flush = capacity * limits.flush_ms / limits.window_ms
-    credit = per_flush
-    if resource.credit_ms is not None:
-        elapsed = act.now - resource.credit_ms
-        credit = resource.credit + capacity * elapsed / limits.window_ms
-    credit = max(0, min(credit, max(2 * per_flush, head_cost)))
-    resource.credit, resource.credit_ms = credit, act.now
-    return credit, per_flush
+def _share_of(act: Act, limit: LimitNow, watcher: WatcherState) -> float:
+    """What a watcher's unclaimed batches leave of its share."""
+    if watcher.open == 0 or limit.dimension > 1:
+        return math.inf
+    sharing = max(1, sum(len(ring) for ring in act.state.watcher_rings))
+    return 2 * limit.per_flush / sharing - watcher.open_cost
+
+
+def _wait_for_room(act: Act, costs: Sequence[int], limits: list[LimitNow]) -> int | None:
+    wait = None
+    for limit in limits:
+        lacking = limit.cost_of(costs) - limit.room
+        if lacking > 0:
+            until_then = wait_for(act, limit, lacking)
+            wait = -1 if until_then < 0 or wait == -1 else max(wait or 0, until_then)
+    return wait
+
+
+def _wait_for_credit(
+    costs: Sequence[int], watcher: WatcherState, limits: list[LimitNow]
+) -> int | None:
+    """How long until there is credit. Cut by credit, a batch is half of a full one at least."""
+    wait = None
+    for limit in limits:
+        need: float = limit.cost_of(costs)
+        if limit.dimension == 1 and watcher.waiting_cost > limit.credit:
+            size = watcher.options.max_batch_size
+            full = min(limit.per_flush, size * watcher.waiting_cost / watcher.waiting)
+            need = max(need, full / 2)
+        if need > limit.credit:
+            until_then = math.ceil((need - limit.credit) * limit.window_ms / limit.capacity)
+            wait = max(wait or 1, until_then)
+    return wait
 
 
 # Heads in need
 
 
-def _need_of_others(act: Act) -> int:
-    """The cost of another batcher's head in need: it is left room and credit."""
+def _need_of_others(act: Act) -> Sequence[int]:
+    """The costs of another batcher's head in need: it is left that much room."""
     resource = act.resource
     if resource.head in (None, act.batcher) or resource.head_until <= act.now:
-        return 0
-    return resource.head_cost
+        return ()
+    return resource.head_costs
 
 
-def _note(act: Act, head_cost: int, limits: Limits) -> None:
+def _note(act: Act, costs: Sequence[int], flush_ms: int) -> None:
     """This batcher's head is in need, unless another's is or this one was lately."""
     resource = act.resource
     if _need_of_others(act) or resource.rests.get(act.batcher, 0) > act.now:
         return
-    resource.head, resource.head_cost = act.batcher, head_cost
-    resource.head_until = act.now + max(500, 3 * limits.flush_ms)
+    resource.head, resource.head_costs = act.batcher, tuple(costs)
+    resource.head_until = act.now + max(500, 3 * flush_ms)
 
 
-def _satisfied(act: Act, head_cost: int, capacity: int, limits: Limits) -> None:
+def _satisfied(act: Act, costs: Sequence[int], limits: list[LimitNow]) -> None:
     """This batcher's head is in need no more, and the batcher rests."""
     resource = act.resource
     if resource.head == act.batcher:
         resource.head = None
-        if head_cost > 0:
-            rest = math.ceil(head_cost * limits.window_ms / capacity)
-            resource.rests[act.batcher] = act.now + rest
+        paid = [limit for limit in limits if limit.cost_of(costs)]
+        if paid:
+            rest = max(one.cost_of(costs) * one.window_ms / one.capacity for one in paid)
+            resource.rests[act.batcher] = act.now + math.ceil(rest)

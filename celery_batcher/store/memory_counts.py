@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from .. import wire
-from .base import Counts, WatcherCounts
-from .memory_budget import lapse
+from .base import Counts, LimitCounts, WatcherCounts
+from .memory_holds import lapse, limits_now
 from .memory_index import next_of
 from .memory_state import Act
 
 
 def counts(act: Act) -> Counts:
     state, resource, now = act.state, act.resource, act.now
-    if resource.capacity is not None:
-        lapse(act, 2**50)
+    limits = limits_now(act)
+    lapse(act, limits)
     batches = state.batches.values()
     open = [batch for batch in batches if batch.nonce is None]
     running = [batch for batch in batches if batch.nonce is not None]
@@ -45,8 +45,15 @@ def counts(act: Act) -> Counts:
         paused_ms=-1 if state.paused_until == -1 else max(0, state.paused_until - now),
         draining=state.draining,
         turn_ms=max(0, state.turn_until - now),
-        capacity=resource.capacity,
-        held=resource.held + resource.open,
+        limits=tuple(
+            LimitCounts(
+                one.state.limit,
+                one.capacity,
+                one.state.held + resource.open[one.dimension],
+                one.state.debt,
+            )
+            for one in limits
+        ),
         watchers=tuple(_row(act, name) for name in sorted(state.watchers)),
     )
 

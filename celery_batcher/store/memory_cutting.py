@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from ..fairness import weigh
 from .base import Limits, Refused, Released
-from .memory_budget import allow, counts_allow, gate, lapse, longest_hold
-from .memory_index import front, next_of, reindex
+from .memory_budget import Budget, allow, counts_allow, gate
+from .memory_credit import CLASSES, spend
+from .memory_holds import LimitNow, hold_open, lapse, limits_now, pay_debts
+from .memory_index import BACKFILLS, URGENT, front, next_of, reindex
 from .memory_putback import bring_back, keep_together, next_due
 from .memory_state import Act, Batch, Queue, Waiting
 
 MAX_BYTES = 1024 * 1024
 TURN = 10
+PARKED_MS = 250
 
 
 def release(act: Act, token: str, id: str, limits: Limits) -> Released | Refused:
@@ -27,58 +30,116 @@ def release(act: Act, token: str, id: str, limits: Limits) -> Released | Refused
     refusal = gate(act) or counts_allow(act, limits)
     if refusal:
         return refusal
-    limited = limits.capacity is not None
-    if limited:
-        lapse(act, longest_hold(act, limits))
-    while top := state.ring.first():
+    now = limits_now(act, limits.grace_ms) if limits.limited else []
+    lapse(act, now)
+    pay_debts(act, now)
+    urgent = _release_from(act, _Attempt(id, 0, now, limits.flush_ms))
+    if isinstance(urgent, Released) or urgent.reason == "capacity":
+        return urgent
+    backfill = _release_from(act, _Attempt(id, 1, now, limits.flush_ms))
+    return backfill if isinstance(backfill, Released) or urgent.reason == "empty" else urgent
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """An attempt to release a batch of what is urgent (0) or of back-fills (1)."""
+
+    id: str
+    nth: int
+    limits: list[LimitNow]
+    flush_ms: int
+
+    @property
+    def kind(self) -> str:
+        return CLASSES[self.nth]
+
+    @property
+    def priorities(self) -> range:
+        return (URGENT, BACKFILLS)[self.nth]
+
+
+def _release_from(act: Act, attempt: _Attempt) -> Released | Refused:
+    """Of the watchers in a ring, the first that may release a batch does."""
+    ring, limits = act.state.watcher_rings[attempt.nth], attempt.limits
+    while top := ring.first():
         name, tag = top
-        head = next_of(act.watcher(name))
-        allowed: float | Refused | None = math.inf
+        head = next_of(act.watcher(name), attempt.priorities)
+        allowed: Budget | Refused = [math.inf]
         if head is None:
-            allowed = None
-        elif limited:
-            allowed = allow(act, head.entry.cost, name, limits)
-        if isinstance(allowed, Refused):
+            allowed = Refused("empty", -1)
+        elif limits:
+            costs, flush_ms = head.entry.costs, attempt.flush_ms
+            allowed = allow(act, attempt.kind, costs, name, limits, flush_ms)
+        if not isinstance(allowed, Refused):
+            return _record(act, attempt, name, tag, allowed).describe(act.now)
+        if allowed.reason in {"credit", "capacity"}:
             return allowed
-        if allowed is None:
-            state.ring.leave(name)
-            continue
-        return _record(act, id, name, tag, allowed, limited=limited).describe(act.now)
+        ring.leave(name)
+        if allowed.reason == "later":
+            act.state.parked[name] = act.now + PARKED_MS
     return Refused("empty", next_due(act))
 
 
-def _record(act: Act, id: str, name: str, tag: float, budget: float, *, limited: bool) -> Batch:
+def _record(act: Act, attempt: _Attempt, name: str, tag: float, budget: Budget) -> Batch:
     """Cut a batch and put it into the ledger."""
-    state, watcher = act.state, act.watcher(name)
-    entries, trigger, oldest = _cut(act, name, budget)
-    cost = sum(one.entry.cost for one in entries)
+    state, watcher, limits = act.state, act.watcher(name), attempt.limits
+    entries, trigger, oldest = _cut(act, name, budget, attempt.priorities)
+    costs = _sum_of(entries, len(budget))
     batch = Batch(
-        id, name, entries, cost, trigger, oldest, act.now, limited=limited, probe=watcher.probe
+        attempt.id,
+        name,
+        entries,
+        costs[0],
+        costs,
+        trigger,
+        oldest,
+        act.now,
+        limited=bool(limits),
+        probe=watcher.probe,
     )
-    state.batches[id] = batch
-    state.offers[id] = act.now
+    state.batches[batch.id] = batch
+    state.offers[batch.id] = act.now
     watcher.open += 1
-    watcher.open_cost += cost
-    if limited:
-        act.resource.open += cost
-        act.resource.credit -= cost
-    watcher.tag = tag + sum(weigh(one.entry.cost) for one in entries) / watcher.options.weight
-    state.ring.time = tag
-    state.ring.leave(name)
+    watcher.open_cost += batch.cost
+    if limits:
+        hold_open(act, costs, 1)
+        spend(act, attempt.kind, costs, limits)
+    served = sum(weigh(one.entry.cost) for one in entries)
+    watcher.tags[attempt.nth] = tag + served / watcher.options.weight
+    ring = state.watcher_rings[attempt.nth]
+    ring.time = tag
+    ring.leave(name)
     reindex(state, name)
     return batch
 
 
-def _cut(act: Act, name: str, budget: float) -> tuple[list[Waiting], str, int]:
+def _cost_in(one: Waiting, dimension: int) -> int:
+    """What an operation costs in a dimension, counted from 0; 0 when it says nothing of it."""
+    costs = one.entry.costs
+    return costs[dimension] if dimension < len(costs) else 0
+
+
+def _sum_of(ones: Sequence[Waiting], dimensions: int) -> tuple[int, ...]:
+    return tuple(sum(_cost_in(one, d) for one in ones) for d in range(dimensions))
+
+
+def _exceeds(costs: Sequence[int], one: Waiting, budget: Budget) -> bool:
+    """Whether an operation more would be more than what a batch may cost."""
+    return any(costs[d] + _cost_in(one, d) > most for d, most in enumerate(budget))
+
+
+def _cut(
+    act: Act, name: str, budget: Budget, priorities: Iterable[int]
+) -> tuple[list[Waiting], str, int]:
     """The operations of a batch, why it ends, and when its oldest turn was enqueued."""
     watcher = act.watcher(name)
     size = 1 if watcher.probe else watcher.options.max_batch_size
-    if watcher.together:
+    if watcher.together and priorities is URGENT:
         return _cut_together(act, name, size, budget)
     mean = watcher.waiting_cost / max(1, watcher.waiting)
     batch: list[Waiting] = []
     stop, oldest = "", act.now
-    while len(batch) < size and not stop and (head := front(watcher)):
+    while len(batch) < size and not stop and (head := front(watcher, priorities)):
         key, tag, first = head
         ring = watcher.rings[first.entry.priority]
         most = TURN * mean if len(ring) > 1 else None
@@ -101,20 +162,20 @@ def _cut(act: Act, name: str, budget: float) -> tuple[list[Waiting], str, int]:
 
 
 def _turn(
-    queue: Queue, batch: Sequence[Waiting], size: int, budget: float, most: float | None
+    queue: Queue, batch: Sequence[Waiting], size: int, budget: Budget, most: float | None
 ) -> tuple[list[Waiting], str]:
     """What one key gives to a batch, and why the batch is complete ("" when it is not).
 
     ``most`` is the weight of its turn, None when no other key waits.
     """
-    n, cost = len(batch), sum(one.entry.cost for one in batch)
+    n, costs = len(batch), list(_sum_of(batch, len(budget)))
     total_bytes = sum(len(one.data) for one in batch)
     taken: list[Waiting] = []
     weight = 0
     length = size - n if most is None else min(size - n, TURN)
     for one in queue.peek(length):
         entry = one.entry
-        if cost + entry.cost > budget:
+        if _exceeds(costs, one, budget):
             return taken, "capacity"
         if n and total_bytes + len(one.data) > MAX_BYTES:
             return taken, "size"
@@ -123,19 +184,23 @@ def _turn(
         if most is not None and taken and weight + weigh(entry.cost) > most:
             return taken, ""
         taken.append(one)
-        n, cost, total_bytes = n + 1, cost + entry.cost, total_bytes + len(one.data)
+        n, total_bytes = n + 1, total_bytes + len(one.data)
+        costs = [cost + _cost_in(one, d) for d, cost in enumerate(costs)]
         weight += weigh(entry.cost)
         if entry.single:
             return taken, "single"
     return taken, ""
 
 
-def _cut_together(act: Act, name: str, size: int, budget: float) -> tuple[list[Waiting], str, int]:
+def _cut_together(act: Act, name: str, size: int, budget: Budget) -> tuple[list[Waiting], str, int]:
     """A group makes a batch of its own; what does not fit waits for the next, together."""
     watcher = act.watcher(name)
     group = watcher.together.pop(0)
-    costs = accumulate(one.entry.cost for one in group)
-    taken = group[: min(size, sum(1 for cost in costs if cost <= budget))]
+    taken: list[Waiting] = []
+    for one in group[:size]:
+        if _exceeds(_sum_of(taken, len(budget)), one, budget):
+            break
+        taken.append(one)
     watcher.waiting -= len(group)
     watcher.waiting_cost -= sum(one.entry.cost for one in group)
     keep_together(act, name, group[len(taken) :])

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .. import wire
+from ..operation import Priority
 from .memory_state import BatcherState, Queue, Waiting, WatcherState
+
+URGENT, BACKFILLS = range(Priority.backfill), range(Priority.backfill, len(Priority))
+ALL = range(len(Priority))
 
 
 def queue_of(watcher: WatcherState, entry: wire.Entry) -> Queue:
@@ -29,14 +35,21 @@ def count_waiting(watcher: WatcherState, one: Waiting) -> None:
 
 
 def reindex(state: BatcherState, name: str) -> None:
-    """A watcher is in the ring while it has operations and may release a batch."""
+    """A watcher is in the ring while it has operations and may release a batch.
+
+    While it has back-fills it is in a ring of its own.
+    """
     watcher = state.watcher(name)
     most = watcher.options.max_concurrent_batches
     busy = most and watcher.open + watcher.claimed >= most
-    if watcher.waiting and not busy and not (watcher.probe and watcher.open):
-        state.ring.join(name, watcher.tag)
-    else:
-        state.ring.leave(name)
+    may = not busy and not (watcher.probe and watcher.open)
+    backfills = watcher.by_priority[Priority.backfill]
+    for nth, waiting in enumerate((watcher.waiting - backfills, backfills)):
+        ring = state.watcher_rings[nth]
+        if may and waiting > 0:
+            ring.join(name, watcher.tags[nth])
+        else:
+            ring.leave(name)
 
 
 def rejoin(state: BatcherState, name: str) -> None:
@@ -48,17 +61,20 @@ def rejoin(state: BatcherState, name: str) -> None:
     reindex(state, name)
 
 
-def next_of(watcher: WatcherState) -> Waiting | None:
+def next_of(watcher: WatcherState, priorities: Iterable[int] = ALL) -> Waiting | None:
     """The operation that a watcher releases next."""
-    if watcher.together:
+    if watcher.together and 0 in priorities:
         return watcher.together[0][0]
-    head = front(watcher)
+    head = front(watcher, priorities)
     return head and head[2]
 
 
-def front(watcher: WatcherState) -> tuple[str, float, Waiting] | None:
+def front(
+    watcher: WatcherState, priorities: Iterable[int] = ALL
+) -> tuple[str, float, Waiting] | None:
     """Key, its virtual time and the operation that a watcher's queues release next."""
-    for priority, ring in enumerate(watcher.rings):
+    for priority in priorities:
+        ring = watcher.rings[priority]
         while watcher.by_priority[priority] and (top := ring.first()):
             entries = watcher.queues[priority, top[0]].peek(1)
             if entries:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .. import wire
-from ..operation import MAX_COST
+from ..costs import MAX_COST
 from .base import Admission, Admitted, Arrival, SetAside, Staged
 from .memory_counts import counts
 from .memory_index import arrive, reindex

@@ -5,13 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .. import wire
-from .base import Claim, Limits, Released, Settlement, TakenBack
-from .memory_budget import gate, hold, lapse, longest_hold
+from .base import Charge, Claim, Limits, Released, Settlement, TakenBack
+from .memory_budget import gate
+from .memory_holds import (
+    exceeds_capacity,
+    fits_what_started,
+    hold,
+    hold_open,
+    hold_until,
+    lapse,
+    let_go,
+    let_go_of,
+    limits_now,
+)
 from .memory_index import reindex
 from .memory_putback import close, give_back
 from .memory_state import Act, Batch
 
 TAKEN_BACK = 1000
+SAMPLES, MOST_KEYS = 20, 10_000
 REPUBLISH_MS, REPUBLISH_MOST_MS = 5_000, 300_000
 
 
@@ -43,26 +55,27 @@ def offer(act: Act, token: str, most: int) -> list[Released]:
 
 
 def claim(act: Act, id: str, nonce: str, limits: Limits, ms: int) -> Claim:
-    state, resource = act.state, act.resource
+    state = act.state
     batch = state.batches.get(id)
     if batch is None:
         return Claim("gone")
     if batch.nonce is not None:
         return _claimed(act, batch) if batch.nonce == nonce else Claim("taken")
     blocked = gate(act) is not None
+    now = limits_now(act, limits.grace_ms)
     if batch.limited and not blocked:
-        lapse(act, longest_hold(act, limits))
-        if batch.cost > (resource.capacity or 0):
+        lapse(act, now)
+        if exceeds_capacity(batch.costs, now):
             close(act, batch, Settlement("g"))
             return Claim("recalled")
-        blocked = resource.held + batch.cost > (resource.capacity or 0)
+        blocked = not fits_what_started(batch.costs, now)
     if blocked:
         state.offers[id] = act.now
         return Claim("wait")
     batch.nonce, batch.deadline = nonce, act.now + ms
     if batch.limited:
-        resource.open -= batch.cost
-        hold(act, batch, limits)
+        hold_open(act, batch.costs, -1)
+        hold(act, batch, now)
     del state.offers[id]
     watcher = act.watcher(batch.watcher)
     watcher.open -= 1
@@ -81,19 +94,52 @@ def _claimed(act: Act, batch: Batch) -> Claim:
 
 
 def renew(act: Act, id: str, nonce: str, limits: Limits, renewal: str) -> bool:
-    resource = act.resource
     batch = act.state.batches.get(id)
     if batch is None or batch.nonce != nonce:
         return False
     if not batch.limited or batch.renewal == renewal:
         return True
-    if batch.ends <= act.now or resource.ends.get(batch.ends, 0) < batch.cost:
+    now = limits_now(act, limits.grace_ms)
+    if not let_go(act, batch, now):
         return False
-    resource.ends[batch.ends] -= batch.cost
-    resource.held -= batch.cost
-    hold(act, batch, limits)
+    if not fits_what_started(batch.costs, now):
+        for limit, ends in zip(now, batch.ends, strict=True):
+            hold_until(limit, ends, limit.cost_of(batch.costs))
+        return False
+    hold(act, batch, now)
     batch.renewal = renewal
     return True
+
+
+def charge(act: Act, id: str, nonce: str, number: int, charge: Charge) -> bool:
+    batch = act.state.batches.get(id)
+    if batch is None or batch.nonce is None or batch.nonce != nonce:
+        return False
+    if batch.charges >= number:
+        return True
+    batch.charges = number
+    learn(act, batch.watcher, charge.learned)
+    if batch.limited:
+        for limit, ends in zip(limits_now(act), batch.ends, strict=True):
+            more = limit.cost_of(charge.differences)
+            if more > 0:
+                limit.state.debt += more
+            elif ends > act.now:
+                let_go_of(limit, ends, -more)
+    return True
+
+
+def learn(act: Act, watcher: str, samples: Sequence[tuple[str, tuple[int, ...]]]) -> None:
+    """Means that forget: the newest sample counts at least one part in 20."""
+    estimates = act.state.estimates
+    for key, costs in samples:
+        known = estimates.get((watcher, key))
+        if known is None and sum(1 for name, _ in estimates if name == watcher) >= MOST_KEYS:
+            continue
+        count, *means = known or (0.0, *(0.0 for _ in costs))
+        count = min(count + 1, SAMPLES)
+        moved = (mean + (cost - mean) / count for mean, cost in zip(means, costs, strict=False))
+        estimates[watcher, key] = (count, *moved)
 
 
 def commit(act: Act, id: str, nonce: str, number: int, settlement: Settlement) -> bool:

@@ -6,6 +6,7 @@ from bisect import insort
 
 from .. import wire
 from .base import Dead, Settlement
+from .memory_holds import hold_open
 from .memory_index import count_waiting, queue_of, reindex
 from .memory_state import Act, Batch, Delayed, Waiting
 
@@ -23,7 +24,7 @@ def close(act: Act, batch: Batch, settlement: Settlement) -> None:
         watcher.open_cost -= batch.cost
         del state.offers[batch.id]
         if batch.limited:
-            act.resource.open -= batch.cost
+            hold_open(act, batch.costs, -1)
     del state.batches[batch.id]
     give_back(act, batch, settlement)
     reindex(state, batch.watcher)
@@ -132,17 +133,20 @@ def _wait_again(act: Act, name: str, ones: list[Waiting]) -> None:
 
 
 def bring_back(act: Act) -> None:
-    """Operations whose delay is over wait again."""
-    later = act.state.later
+    """Operations whose delay is over wait again, and watchers that were parked are asked again."""
+    later, parked = act.state.later, act.state.parked
+    asked = sorted((at, name) for name, at in parked.items() if at <= act.now)[:BROUGHT_BACK]
+    for _, name in asked:
+        del parked[name]
     due = [delayed for delayed in later if delayed.due <= act.now][:BROUGHT_BACK]
     del later[: len(due)]
     for delayed in due:
         _wait_again(act, delayed.watcher, delayed.ones)
-    for name in {delayed.watcher for delayed in due}:
+    for name in {delayed.watcher for delayed in due} | {name for _, name in asked}:
         reindex(act.state, name)
 
 
 def next_due(act: Act) -> int:
     """How long until a delay is over; -1 when nothing is delayed."""
-    later = act.state.later
-    return max(1, later[0].due - act.now) if later else -1
+    due = [*act.state.parked.values(), *(one.due for one in act.state.later[:1])]
+    return max(1, min(due) - act.now) if due else -1

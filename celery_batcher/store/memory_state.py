@@ -9,7 +9,15 @@ from itertools import islice
 
 from .. import wire
 from ..fairness import FairRing
-from .base import Admission, Dead, Released, SetAside, WatcherOptions
+from .base import (
+    Admission,
+    Dead,
+    Limit,
+    Released,
+    ResourceOptions,
+    SetAside,
+    WatcherOptions,
+)
 from .memory_audit import AuditState
 
 
@@ -67,7 +75,7 @@ class WatcherState:
     open_cost: int = 0
     claimed: int = 0
     probe: bool = False
-    tag: float = 0.0
+    tags: list[float] = field(default_factory=lambda: [0.0, 0.0])
     queues: defaultdict[tuple[int, str], Queue] = field(default_factory=lambda: defaultdict(Queue))
     rings: tuple[FairRing, ...] = field(
         default_factory=lambda: tuple(FairRing() for _ in wire.PRIORITIES)
@@ -85,6 +93,7 @@ class Batch:
     watcher: str
     entries: list[Waiting]
     cost: int
+    costs: tuple[int, ...]
     trigger: str
     oldest: int
     open_since: int
@@ -94,9 +103,10 @@ class Batch:
     published: bool = False
     nonce: str | None = None
     deadline: int = 0
-    ends: int = 0
+    ends: list[int] = field(default_factory=list)
     renewal: str | None = None
     commits: int = 0
+    charges: int = 0
 
     def describe(self, now: int) -> Released:
         return Released(
@@ -105,22 +115,65 @@ class Batch:
 
 
 @dataclass(slots=True)
-class ResourceState:
-    """Holds, credit and the head in need of one resource."""
+class LimitState:
+    """A limit of a resource, and what it holds with an end.
 
-    capacity: int | None = None
-    hold_ms: int = 0
+    ``start`` and ``step``: since `ResourceState.from_ms` its capacity comes in steps.
+    """
+
+    limit: Limit
     held: int = 0
-    open: int = 0
     ends: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
+    debt: int = 0
+    start: int | None = None
+    step: int = 0
+
+
+@dataclass(slots=True)
+class Account:
+    """Credit of one limit, and how much it may become; None before its batcher's first release."""
+
     credit: float = 0.0
-    credit_ms: int | None = None
+    full: float | None = None
+
+
+@dataclass(slots=True)
+class Member:
+    """A batcher among those of a resource."""
+
+    weight: int = 1
+    floors: dict[str, float] = field(default_factory=lambda: {"credit": 0.0, "backfill": 0.0})
+    accounts: dict[tuple[str, int], Account] = field(default_factory=dict)
+
+    def account(self, kind: str, n: int) -> Account:
+        return self.accounts.setdefault((kind, n), Account())
+
+
+@dataclass(slots=True)
+class ResourceState:
+    """Limits, credit and the head in need of one resource."""
+
+    dimensions: tuple[str, ...] = ()
+    limits: list[LimitState] = field(default_factory=list)
+    open: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
+    options: ResourceOptions = field(default_factory=ResourceOptions)
+    grace_ms: int = 0
+    from_ms: int = 0
+    factor: int | None = None
+    reserved: int = 0
+    leases: dict[int, int] = field(default_factory=dict)
+    members: dict[str, Member] = field(default_factory=dict)
+    earned_ms: int | None = None
     head: str | None = None
-    head_cost: int = 0
+    head_costs: tuple[int, ...] = ()
     head_until: int = 0
     rests: dict[str, int] = field(default_factory=dict)
     closed_until: int = 0
     throttled_ms: int = 0
+
+    @property
+    def every_ms(self) -> int:
+        return self.options.every_ms
 
 
 @dataclass(slots=True)
@@ -128,7 +181,11 @@ class BatcherState:
     """Everything of one batcher."""
 
     watchers: dict[str, WatcherState] = field(default_factory=dict)
-    ring: FairRing = field(default_factory=FairRing)
+    watcher_rings: tuple[FairRing, FairRing] = field(
+        default_factory=lambda: (FairRing(), FairRing())
+    )
+    parked: dict[str, int] = field(default_factory=dict)
+    estimates: dict[tuple[str, str], tuple[float, ...]] = field(default_factory=dict)
     batches: dict[str, Batch] = field(default_factory=dict)
     offers: dict[str, int] = field(default_factory=dict)
     settled: dict[tuple[str, str], int] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -27,17 +27,21 @@ from .base import (
     Admitted,
     Arrival,
     AuditStep,
+    Charge,
     Claim,
     Counts,
     Dead,
     Difference,
     Facts,
+    Limit,
+    LimitCounts,
     Limits,
     Refused,
     Released,
     SetAside,
     Settlement,
     Staged,
+    Standing,
     TakenBack,
     Turn,
     WatcherCounts,
@@ -153,7 +157,7 @@ class RedisStore:
             except NoScriptError:
                 return self.client.eval(source(name), *arguments)
 
-    def configure(self, limits: Limits, watchers: Sequence[WatcherOptions]) -> int | None:
+    def configure(self, limits: Limits, watchers: Sequence[WatcherOptions]) -> Standing | None:
         rows: list[Any] = []
         for watcher in watchers:
             rows += [
@@ -166,9 +170,10 @@ class RedisStore:
                 watcher.max_dead,
                 int(watcher.bisect),
             ]
-        capacity = "" if limits.capacity is None else limits.capacity
-        before = self._run("configure", capacity, limits.hold_ms, *rows)
-        return int(before) if before else None
+        own = limits.resource
+        part = (own.weight, own.floor, own.backfill_floor)
+        answer = self._run("configure", _resource(limits), self._batcher, *part, *rows)
+        return _standing(answer) if answer else None
 
     def admit(self, admissions: Sequence[Admission], buffer_size: int) -> Admitted:
         rows = [(one.id, one.watcher, one.operations, one.cost) for one in admissions]
@@ -217,13 +222,12 @@ class RedisStore:
             "release",
             token,
             id,
-            limits.hold_ms,
-            limits.window_ms,
+            limits.grace_ms,
             limits.flush_ms,
             limits.max_open_batches,
             limits.max_concurrent_batches,
             self._batcher,
-            int(limits.capacity is not None),
+            int(limits.limited),
         )
         if answer[0] == b"batch":
             return _released(id, answer[1:])
@@ -236,19 +240,30 @@ class RedisStore:
         return [_released(row[0].decode(), row[1:]) for row in self._run("offer", token, most)]
 
     def claim(self, id: str, nonce: str, limits: Limits, ms: int) -> Claim:
-        state, *rest = self._run("claim", id, nonce, limits.hold_ms, ms)
+        state, *rest = self._run("claim", id, nonce, limits.grace_ms, ms)
         if rest:
             return Claim("claimed", b"".join(rest[0]), rest[1])
         return Claim(state.decode())
 
     def renew(self, id: str, nonce: str, limits: Limits, renewal: str) -> bool:
-        return bool(self._run("renew", id, nonce, limits.hold_ms, renewal))
+        return bool(self._run("renew", id, nonce, limits.grace_ms, renewal))
 
     def commit(self, id: str, nonce: str, number: int, settlement: Settlement) -> bool:
         return bool(self._run("commit", id, nonce, number, *_settlement(settlement)))
 
     def settle(self, id: str, nonce: str, settlement: Settlement) -> bool:
         return bool(self._run("settle", id, nonce, *_settlement(settlement), *settlement.forget))
+
+    def charge(self, id: str, nonce: str, number: int, charge: Charge) -> bool:
+        differences = " ".join(map(str, charge.differences))
+        learned = [(key, *costs) for key, costs in charge.learned]
+        samples = json.dumps(learned) if learned else ""
+        return bool(self._run("charge", id, nonce, number, differences, samples))
+
+    def estimates(self, watcher: str) -> dict[str, tuple[float, ...]]:
+        with self._translated():
+            rows = cast(dict[bytes, bytes], self.client.hgetall(self.keys[f"costs:{watcher}"]))
+        return {key.decode(): tuple(map(float, row.split()[1:])) for key, row in rows.items()}
 
     def abandon(
         self, id: str, owner: str, reason: str, *, attempt: bool = True
@@ -269,6 +284,16 @@ class RedisStore:
     def drain(self) -> bool:
         return bool(self._run("drain"))
 
+    def set_capacity(
+        self, capacities: Sequence[int], reserved: int | None = None
+    ) -> tuple[int, ...] | None:
+        given = " ".join(map(str, capacities))
+        before = self._run("set_capacity", given, "" if reserved is None else reserved)
+        return tuple(map(int, before.split())) or None
+
+    def lease(self, partitions: Mapping[int, int]) -> int:
+        return cast(int, self._run("lease", json.dumps(dict(partitions))))
+
     def shut(self, ms: int) -> bool:
         return bool(self._run("shut", ms))
 
@@ -276,8 +301,9 @@ class RedisStore:
         return cast(int, self._run("throttle", most_ms, jitter))
 
     def counts(self) -> Counts:
-        now, meta, res, set_aside, messages, *rows = self._run("counts")
-        return _counts(int(now), _pairs(meta), _pairs(res), set_aside, messages, rows)
+        now, meta, res, usable, set_aside, messages, *rows = self._run("counts")
+        limits = _limits(_pairs(res), [int(one) for one in usable])
+        return _counts(int(now), _pairs(meta), limits, set_aside, messages, rows)
 
     def audit(self, id: str, every_ms: int) -> AuditStep:
         return _audit_step(self._run("audit", id, every_ms, *self.audit_bounds))
@@ -306,6 +332,41 @@ class RedisStore:
         with self._translated():
             facts = server_facts(self.client)
         return replace(facts, now_ms=self._clock.now_ms()) if self._clock else facts
+
+
+def _resource(limits: Limits) -> str:
+    """A resource as the script reads it."""
+    if not limits.limited:
+        return ""
+    own = limits.resource
+    told: dict[str, Any] = {
+        "limits": [(one.dimension, one.capacity, one.window_ms) for one in limits.all],
+        "dimensions": own.dimensions,
+        "grace": limits.grace_ms,
+        "ramp": own.ramp,
+        "every": own.every_ms,
+        "adaptive": int(own.adaptive),
+    }
+    if own.factor is not None:
+        told |= {"factor": own.factor, "reserved": own.reserved or 0}
+    return json.dumps(told)
+
+
+def _standing(answer: bytes) -> Standing:
+    dimensions, limits = json.loads(answer)
+    return Standing(tuple(dimensions), tuple(Limit(d, int(c), w) for d, c, w in limits))
+
+
+def _limits(res: dict[str, str], usable: Sequence[int]) -> tuple[LimitCounts, ...]:
+    def of(name: str, n: int) -> int:
+        return int(res.get(name if n == 1 else f"{name}#{n}", 0))
+
+    counts = []
+    for n, now in enumerate(usable, 1):
+        limit = Limit(of("dimension", n), of("capacity", n), of("window", n))
+        held = of("held", n) + of("open", limit.dimension)
+        counts.append(LimitCounts(limit, now, held, of("debt", n)))
+    return tuple(counts)
 
 
 def _arrival(one: Arrival) -> tuple[Any, ...]:
@@ -356,7 +417,7 @@ def _pairs(flat: Sequence[bytes]) -> dict[str, str]:
 def _counts(
     now: int,
     meta: dict[str, str],
-    res: dict[str, str],
+    limits: tuple[LimitCounts, ...],
     set_aside: int,
     messages: int,
     rows: Sequence[Any],
@@ -392,8 +453,7 @@ def _counts(
         paused_ms=-1 if paused == -1 else max(0, paused - now),
         draining=bool(of("draining")),
         turn_ms=max(0, of("turn_until") - now),
-        capacity=int(res["capacity"]) if "capacity" in res else None,
-        held=int(res.get("held", 0)) + int(res.get("open", 0)),
+        limits=limits,
         watchers=tuple(sorted((_row(now, row) for row in rows), key=lambda row: row.name)),
     )
 

@@ -9,16 +9,19 @@ offset type    meaning
 0      u32     length of what follows
 4      u8      version, 1
 5      u8      flags: 1 batchable, 2 registered (its id is unique while it lives), 4 has a key,
-               8 alone: it was alone in a batch that failed, and stays alone
+               8 alone: it was alone in a batch that failed, and stays alone,
+               16 has costs in further dimensions
 6      u8      priority: 0 high, 1 normal, 2 backfill
 7      u8      length of the serializer's name
 8      u16     attempt, 1 in the first try
-10     u64     cost
+10     u64     cost, in the first dimension
 18     u64     milliseconds since 1970 at which it was enqueued, before the year 10000
 26     u8      length of the id
 27     u16     length of the key
-29             serializer's name, id, key, payload
+29             serializer's name, id, key, further costs, payload
 ====== ======= ==================================================
+
+Further costs are a u8, how many there are, and a u64 each.
 
 A *block* is what the index keeps as one element: operations of one watcher, priority and key that
 follow one another, their entries laid end to end behind
@@ -29,7 +32,7 @@ offset type    meaning
 0      u64     sequence number of the first; the others count on
 8      u32     operations
 12     u32     bytes of the entries
-16     u64     their cost
+16     u64     their cost, in the first dimension
 24     u64     their weight in fairness: each counts its cost, 1 at least
 ====== ======= ==================================================
 
@@ -39,10 +42,11 @@ Only the Lua scripts make blocks, and take them apart when a batch has no room f
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ..operation import MAX_COST, Operation, Priority
+from ..costs import MAX_COST, PLAIN, named
+from ..operation import Operation, Priority
 from .payloads import decode_payload, explain, load_json
 
 VERSION = 1
@@ -55,7 +59,7 @@ BLOCK_OPERATIONS, BLOCK_BYTES = 100, 32 * 1024
 LATEST_MS = 253_402_300_799_999
 """The last millisecond that a `datetime` can tell."""
 
-BATCHABLE, REGISTERED, HAS_KEY, ALONE = 1, 2, 4, 8
+BATCHABLE, REGISTERED, HAS_KEY, ALONE, VECTOR = 1, 2, 4, 8, 16
 PRIORITIES = tuple(priority.name for priority in Priority)
 
 _HEADER = struct.Struct(">IBBBBHQQBH")
@@ -83,12 +87,16 @@ class Entry:
     flags: int
     priority: int
     attempt: int
-    cost: int
+    costs: tuple[int, ...]
     enqueued_ms: int
     serializer: str
     id: str
     key: str | None
     payload: bytes
+
+    @property
+    def cost(self) -> int:
+        return self.costs[0]
 
     @property
     def registered(self) -> bool:
@@ -104,9 +112,21 @@ def _single(flags: int) -> bool:
     return flags & (BATCHABLE | ALONE) != BATCHABLE
 
 
-def flags_of(*, batchable: bool, registered: bool, keyed: bool) -> int:
+def flags_of(*, batchable: bool, registered: bool, keyed: bool, vector: bool = False) -> int:
     """The flags of an entry."""
-    return (BATCHABLE * batchable) | (REGISTERED * registered) | (HAS_KEY * keyed)
+    flags = (BATCHABLE * batchable) | (REGISTERED * registered) | (HAS_KEY * keyed)
+    return flags | (VECTOR * vector)
+
+
+def encode_costs(further: Sequence[int]) -> bytes:
+    """Costs in further dimensions than the first, as an entry with `VECTOR` has them."""
+    return struct.pack(f">B{len(further)}Q", len(further), *further)
+
+
+def _decode_costs(data: bytes, offset: int) -> tuple[tuple[int, ...], int]:
+    """Further costs, and the offset behind them."""
+    end = offset + 1 + 8 * data[offset]
+    return struct.unpack_from(f">{data[offset]}Q", data, offset + 1), end
 
 
 def encode_entry(  # noqa: PLR0917 - called per operation, where keywords cost a tenth
@@ -119,9 +139,10 @@ def encode_entry(  # noqa: PLR0917 - called per operation, where keywords cost a
     key: bytes,
     attempt: int,
     enqueued_ms: int,
+    further: bytes = b"",
 ) -> bytes:
-    """Lay out one entry."""
-    names = serializer + id + key
+    """Lay out one entry. ``further``: what `encode_costs` made, or nothing."""
+    names = serializer + id + key + further
     return (
         _HEADER.pack(
             _HEADER.size - _LENGTH + len(names) + len(payload),
@@ -163,7 +184,16 @@ def _header(data: bytes, offset: int) -> tuple[int, int, int, int, int, int, int
         raise MalformedError("impossible header")
     if enqueued_ms > LATEST_MS or (key and not flags & HAS_KEY):
         raise MalformedError("impossible header")
+    if flags & VECTOR:
+        _check_costs(data, offset + _HEADER.size + name + id_ + key, offset + _LENGTH + size)
     return fields
+
+
+def _check_costs(data: bytes, offset: int, end: int) -> None:
+    if offset >= end or offset + 1 + 8 * data[offset] > end:
+        raise MalformedError("truncated entry")
+    if any(cost > MAX_COST for cost in _decode_costs(data, offset)[0]):
+        raise MalformedError("impossible cost")
 
 
 def decode_entry(data: bytes, offset: int = 0) -> tuple[Entry, int]:
@@ -175,16 +205,18 @@ def decode_entry(data: bytes, offset: int = 0) -> tuple[Entry, int]:
     size, _, flags, priority, name, attempt, cost, enqueued_ms, id_, key = _header(data, offset)
     at, end = offset + _HEADER.size, offset + _LENGTH + size
     names = data[at : at + name + id_ + key]
+    at += len(names)
+    further, at = _decode_costs(data, at) if flags & VECTOR else ((), at)
     entry = Entry(
         flags=flags,
         priority=priority,
         attempt=attempt,
-        cost=cost,
+        costs=(cost, *further),
         enqueued_ms=enqueued_ms,
         serializer=_text(names[:name]),
         id=_text(names[name : name + id_]),
         key=_text(names[name + id_ :]) if flags & HAS_KEY else None,
-        payload=data[at + len(names) : end],
+        payload=data[at:end],
     )
     return entry, end
 
@@ -300,13 +332,15 @@ class Opened:
     reason: str
 
 
-def open_blocks(data: bytes, watcher: str, accept: frozenset[str]) -> Opened:
+def open_blocks(
+    data: bytes, watcher: str, accept: frozenset[str], dimensions: tuple[str, ...] = PLAIN
+) -> Opened:
     """The operations of blocks laid end to end, as the store returns them."""
     operations: list[Operation] = []
     registered: dict[int, bytes] = {}
     outcomes: list[str] = []
     unpack, header, make = _HEADER.unpack_from, _HEADER.size, tuple.__new__
-    json_accepted = "application/json" in accept
+    json_accepted, plain = "application/json" in accept, dimensions == PLAIN
     reason, offset, end = "", 0, 0
     while offset < len(data):
         if offset == end:
@@ -319,6 +353,9 @@ def open_blocks(data: bytes, watcher: str, accept: frozenset[str]) -> Opened:
         id = raw_id.decode(errors="backslashreplace")
         key = data[at : (at := at + key_)].decode(errors="backslashreplace") if key_ else ""
         offset += _LENGTH + length
+        further: tuple[int, ...] = ()
+        if flags & VECTOR:
+            further, at = _decode_costs(data, at)
         try:
             if json_accepted and serializer == _JSON:
                 payload = load_json(data[at:offset])
@@ -335,7 +372,7 @@ def open_blocks(data: bytes, watcher: str, accept: frozenset[str]) -> Opened:
                 (
                     id,
                     watcher,
-                    cost,
+                    cost if plain else named((cost, *further), dimensions),
                     payload,
                     attempt,
                     flags & BATCHABLE != 0,

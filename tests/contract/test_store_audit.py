@@ -89,8 +89,14 @@ def drift(bench: Bench, name: str, watcher: str, by: int) -> None:
     if name in ("waiting_high", "waiting_normal", "waiting_backfill"):
         owner.by_priority[list(OF_WATCHER).index(name) - 2] += by
         return
+    if name in OF_RESOURCE:
+        if name == "held":
+            owner.limits[0].held += by
+        else:
+            owner.open[1] += by
+        return
     own = {"open_batches": "open", "running_batches": "claimed", "admitted_messages": "admitted"}
-    attribute = own.get(name, OF_RESOURCE.get(name, name)) if watcher else OF_RESOURCE[name]
+    attribute = own.get(name, name)
     setattr(owner, attribute, getattr(owner, attribute) + by)
 
 

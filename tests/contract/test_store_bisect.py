@@ -84,7 +84,8 @@ def test_what_does_not_fit_stays_together(bench: Bench, size: int, capacity: int
     fail(bench)
     bench.put_many("xyz", cost=10)
     bench.clock.advance(2)
-    bench.begin(WatcherOptions("w", max_batch_size=size), capacity=capacity)
+    bench.begin(WatcherOptions("w", max_batch_size=size))
+    bench.store.set_capacity([capacity])
 
     found = []
     for _ in range(9):

@@ -366,9 +366,9 @@ def test_priorities_are_released_in_order_whatever_came_first(bench: Bench) -> N
 
 
 def test_a_batch_may_take_from_several_priorities(bench: Bench) -> None:
-    bench.begin().put(op("b", priority=BACKFILL), op("h", priority=HIGH))
+    bench.begin().put(op("n"), op("b", priority=BACKFILL), op("h", priority=HIGH))
 
-    assert bench.drain() == [["h", "b"]]
+    assert bench.drain() == [["h", "n"], ["b"]]
 
 
 def test_keys_take_turns(bench: Bench) -> None:

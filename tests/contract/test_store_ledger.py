@@ -8,9 +8,11 @@ import pytest
 
 from builders import START_MS, Bench, ids, op, read, read_entries
 from celery_batcher.store.base import (
+    Limit,
     Limits,
     Released,
     Settlement,
+    Standing,
     TakenBack,
     WatcherCounts,
     WatcherOptions,
@@ -520,9 +522,12 @@ def test_counts_have_a_row_per_watcher_by_name(bench: Bench) -> None:
 
 def test_configuring_answers_the_capacity_that_stood_before(bench: Bench) -> None:
     assert bench.store.configure(Limits(capacity=None), []) is None
-    assert bench.store.configure(Limits(capacity=0), []) is None
-    assert bench.store.configure(Limits(capacity=7), []) == 0
-    assert bench.store.configure(Limits(capacity=None), []) == 7
+    assert bench.store.set_capacity([7]) is None
+    standing = Standing(("",), (Limit(1, 0, 1000),))
+    assert bench.store.configure(Limits(capacity=0), []) == standing
+    assert bench.store.configure(Limits(capacity=9), []) == standing
+    assert bench.store.set_capacity([7]) == (0,)
+    assert bench.store.configure(Limits(capacity=None), []) == Standing(("",), (Limit(1, 7, 1000),))
     assert bench.store.counts().capacity == 7
 
 

@@ -212,7 +212,7 @@ class Process:
             "resume": self.batcher.resume,
             "flush": self.batcher.flush,
             "leave": self.batcher.leave,
-            "capacity": self.batcher._duties.configure,
+            "capacity": lambda: self.batcher.set_capacities([self.schedule.capacity or 0]),
             "redrive": lambda: [one.dead_letters.redrive() for one in self.watchers.values()],
             "purge": lambda: [one.dead_letters.purge() for one in self.watchers.values()],
         }

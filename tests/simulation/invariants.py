@@ -241,9 +241,13 @@ class Oracle:
         elif known.operations != operations:
             self.world.fail(f"repeat: the claim of {id} was answered differently")
 
-    def _saw_configure(self, args: tuple[Any, ...], _: Any) -> None:
+    def _saw_configure(self, _: tuple[Any, ...], answer: Any) -> None:
         if self.limited:
-            self.capacities.append((self.world.us, args[0].capacity))
+            self.capacities.append((self.world.us, answer.limits[0].capacity))
+
+    def _saw_set_capacity(self, args: tuple[Any, ...], answer: Any) -> None:
+        if answer is not None:
+            self.capacities.append((self.world.us, args[0][0]))
 
     def _saw_pause(self, args: tuple[Any, ...], _: Any) -> None:
         now, ms = self.world.us // 1000, args[0]

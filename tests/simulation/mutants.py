@@ -114,20 +114,20 @@ MUTANTS = [
         MEMORY_PUTBACK,
         "    if batch.nonce is not None:\n        watcher.claimed -= 1\n",
         "    if batch.nonce is not None:\n        watcher.claimed -= 1\n"
-        "        if batch.limited and act.resource.ends.get(batch.ends, 0) >= batch.cost:\n"
-        "            act.resource.ends[batch.ends] -= batch.cost\n"
-        "            act.resource.held -= batch.cost\n",
+        "        if batch.limited:\n"
+        "            from .memory_holds import let_go, limits_now\n"
+        "            let_go(act, batch, limits_now(act))\n",
     ),
     Mutant(
         "a claimed batch holds nothing",
         MEMORY_LEDGER,
-        "        hold(act, batch, limits)\n    del",
-        "        pass\n    del",
+        "        hold(act, batch, now)\n    del",
+        "        batch.ends = [act.now for _ in now]\n    del",
     ),
     Mutant(
         "a claim is granted whatever the capacity",
         MEMORY_LEDGER,
-        "        blocked = resource.held + batch.cost > (resource.capacity or 0)\n",
+        "        blocked = not fits_what_started(batch.costs, now)\n",
         "",
     ),
     Mutant(
@@ -248,7 +248,7 @@ MUTANTS = [
     Mutant(
         "a claimed batch holds nothing (Lua)",
         "store/lua/claim.lua",
-        "  hold_until(now + hold_ms, cost)\n",
+        "  call('HSET', batch_key(id), 'ends', pack_costs(hold(costs)))\n",
         "",
     ),
     Mutant(

@@ -133,8 +133,9 @@ def _check_memory(picture: Picture, state: BatcherState, resource: ResourceState
         for counter in ("open", "open_cost", "claimed", "admitted"):
             picture.expect(f"{name}.{counter}", getattr(watcher, counter), rows[name][counter])
     picture.expect("offers", state.offers.keys(), unclaimed)
-    picture.expect("resource.open", resource.open, held)
-    picture.expect("resource.held", resource.held, sum(resource.ends.values()))
+    picture.expect("resource.open", resource.open[1], held)
+    for limit in resource.limits:
+        picture.expect("resource.held", limit.held, sum(limit.ends.values()))
     picture.expect("ids", state.ids, {one.registered for _, one in picture.live()} - {None})
     picture.admitted = set(state.admitted)
 
@@ -273,7 +274,9 @@ _META = [
 ]
 _WATCHER = ["n", "cost", "n0", "n1", "n2", "ns", "delayed", "on", "oc", "cn", "admitted"]
 _KINDS = {
-    **dict.fromkeys(("meta", "admitted", "w", "t", "batch", "walk", "sums", "drift"), "hash"),
+    **dict.fromkeys(
+        ("meta", "admitted", "w", "t", "batch", "walk", "sums", "drift", "costs"), "hash"
+    ),
     **dict.fromkeys(("aside", "q", "blocks", "left"), "list"),
     **dict.fromkeys(("lanes", "ids", "watchers"), "set"),
 }

@@ -308,7 +308,7 @@ class Schedule:
             process.kill()
         else:
             if act == "capacity" and self.plan.capacity is not None:
-                self.deploy(random.choice((self.plan.capacity, 1 + self.plan.capacity // 2)))
+                self.capacity = random.choice((self.plan.capacity, 1 + self.plan.capacity // 2))
             process.operate(act)
         if act.startswith(("pause", "drain")):
             most = SECOND if act == "drain" else SECOND // 2
@@ -355,15 +355,8 @@ class Schedule:
     def _let_work(self) -> None:
         """Undo what operators did, also what takes effect only now."""
         self.store.pause(0)
-        self.deploy(self.plan.capacity and 100 * self.plan.capacity)
-        self.store.configure(self._any_process().batcher.limits(), [])
-
-    def deploy(self, capacity: int | None) -> None:
-        """The code of all processes has another capacity from now on."""
-        self.capacity = capacity
-        for process in (*self.processes, *self.producers):
-            if capacity is not None:
-                process.batcher.rate_limiter._capacity = capacity
+        if self.plan.capacity is not None:
+            self.store.set_capacity([100 * self.plan.capacity])
 
     def _any_process(self) -> Process:
         self._hire()

@@ -12,7 +12,8 @@ import pytest
 
 from celery_batcher import ConfigurationError, InvalidCostError, InvalidNameError, config
 from celery_batcher import ProvisionedResource as Provisioned
-from celery_batcher.operation import MAX_COST, IdFactory, check_cost
+from celery_batcher.costs import MAX_COST, check_cost
+from celery_batcher.operation import IdFactory
 
 
 class Index:

@@ -32,7 +32,8 @@ METHODS = {
     "batchable=True, id=None)",
     "Watcher.enqueue_many": "(self, payloads, *, cost=None, key=None, priority='normal', "
     "batchable=True, id=None, pack=500)",
-    "ProvisionedResource": "(capacity, *, name=None, window=1.0)",
+    "ProvisionedResource": "(capacity, *, name=None, window=1.0, adaptive=False, ramp=None)",
+    "ProvisionedResource.set_capacity": "(self, capacity)",
     "ProvisionedResource.capacity": "(self)",
     "ProvisionedResource.max_capacity": "(self)",
     "Batch.done": "(self, operation, result=None)",

@@ -257,7 +257,7 @@ def test_intake_stops_at_its_limit_and_the_backlog_stays_in_the_lane(site: InMem
     assert site.in_lane(batcher, "write") >= 500
 
 
-def test_a_lowered_capacity_in_the_code_is_written_to_the_store_with_a_warning(
+def test_the_stores_capacity_counts_and_a_warning_names_both(
     site: InMemory, caplog: pytest.LogCaptureFixture
 ) -> None:
     def load(capacity: int) -> Batcher:
@@ -267,8 +267,8 @@ def test_a_lowered_capacity_in_the_code_is_written_to_the_store_with_a_warning(
     with caplog.at_level(logging.WARNING, "celery_batcher"):
         load(50).tick()
 
-    assert "was 100 in the store and is 50 in the code" in caplog.text
-    assert load(50).status().capacity == 50
+    assert "is 100 per 1 s in the store and 50 per 1 s in the code" in caplog.text
+    assert load(50).status().capacity == 100
 
 
 def test_an_admission_that_never_came_is_void_and_others_are_not(

@@ -48,7 +48,7 @@ def entry(**changes: Any) -> bytes:
 @given(
     id=names,
     key=st.none() | names,
-    cost=st.integers(0, 2**53 - 1),
+    costs=st.lists(st.integers(0, 2**53 - 1), min_size=1, max_size=4),
     payload=st.binary(max_size=50),
     priority=st.integers(0, 2),
     attempt=st.integers(1, 65535),
@@ -59,7 +59,7 @@ def entry(**changes: Any) -> bytes:
 def test_an_entry_comes_back_as_it_went(  # noqa: PLR0917
     id: str,
     key: str | None,
-    cost: int,
+    costs: list[int],
     payload: bytes,
     priority: int,
     attempt: int,
@@ -67,11 +67,15 @@ def test_an_entry_comes_back_as_it_went(  # noqa: PLR0917
     batchable: bool,
     registered: bool,
 ) -> None:
-    flags = wire.flags_of(batchable=batchable, registered=registered, keyed=key is not None)
+    cost, *further = costs
+    flags = wire.flags_of(
+        batchable=batchable, registered=registered, keyed=key is not None, vector=bool(further)
+    )
     data = entry(
         id=id.encode(),
         key=(key or "").encode(),
         cost=cost,
+        further=wire.encode_costs(further) if further else b"",
         payload=payload,
         priority=priority,
         attempt=attempt,
@@ -80,7 +84,7 @@ def test_an_entry_comes_back_as_it_went(  # noqa: PLR0917
     )
 
     assert wire.decode_entry(data) == (
-        wire.Entry(flags, priority, attempt, cost, enqueued_ms, "json", id, key, payload),
+        wire.Entry(flags, priority, attempt, tuple(costs), enqueued_ms, "json", id, key, payload),
         len(data),
     )
 

@@ -1,9 +1,9 @@
 -- A worker takes a batch: once, and only while its cost fits what has started in the last window.
--- ARGV 3 id, 4 nonce of the claim, 5 hold_ms (window + grace), 6 milliseconds until the deadline
+-- ARGV 3 id, 4 nonce of the claim, 5 grace_ms, 6 milliseconds until the deadline
 -- Returns {'claimed', blocks, milliseconds until the deadline},
 --      {'wait' | 'taken' | 'gone' | 'recalled'}. O(blocks)
--- @include header holds gate blocks index walk together returning dead putback
-local id, nonce, hold_ms = ARGV[3], ARGV[4], longest_hold(ARGV[5])
+-- @include header limits holds gate blocks index walk together returning dead putback
+local id, nonce = ARGV[3], ARGV[4]
 local b = read_batch(id)
 if not b then return { 'gone' } end
 
@@ -15,16 +15,16 @@ if b.state == 'claimed' then
   return claimed(tonumber(b.deadline))
 end
 
-local cost, limited = tonumber(b.cost), b.held == '1'
+local cost, costs, limited = tonumber(b.cost), costs_of_batch(b), b.held == '1'
 local blocked = gate()
 if limited and not blocked then
-  lapse(hold_ms)
-  local capacity = num(RES, 'capacity')
-  if cost > capacity then
+  read_limits(ARGV[5])
+  lapse()
+  if exceeds_capacity(costs) then
     close_batch(id, b, 'g', '')
     return { 'recalled' }
   end
-  blocked = guard(hold_ms) > 0 or num(RES, 'held') + cost > capacity
+  blocked = guard(longest_hold()) > 0 or not fits_what_started(costs)
 end
 if blocked then
   call('ZADD', OFFERS, 'XX', now, id)
@@ -34,9 +34,8 @@ end
 local deadline = now + tonumber(ARGV[6])
 call('HSET', batch_key(id), 'state', 'claimed', 'nonce', nonce, 'deadline', deadline)
 if limited then
-  hold_until(now + hold_ms, cost)
-  hold_open(-cost)
-  call('HSET', batch_key(id), 'ends', now + hold_ms)
+  call('HSET', batch_key(id), 'ends', pack_costs(hold(costs)))
+  hold_open(costs, -1)
 end
 call('ZREM', OPEN, id)
 call('ZREM', OFFERS, id)

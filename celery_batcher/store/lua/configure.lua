@@ -1,20 +1,53 @@
--- Write the options of watchers and the capacity of the resource, as the code has them.
--- ARGV 3 capacity ('' none), 4 hold_ms (window + grace); then per watcher: name, max_batch_size, max_attempts,
---      max_concurrent, weight, by_key, max_dead, bisect
--- Returns the capacity that stood before ('' none). O(watchers); a changed capacity: O(all watchers)
--- @include header holds index
-local before = call('HGET', RES, 'capacity') or ''
-if ARGV[3] ~= '' then
-  call('HSET', RES, 'capacity', ARGV[3], 'hold_ms', longest_hold(ARGV[4]))
+-- Write the options of watchers and of the batcher as the code has them. What the resource may give
+-- is written once: from then on the store's figures count (set_capacity.lua).
+-- ARGV 3 the resource as JSON ('' none): limits ([dimension, capacity, window], ...), dimensions,
+--      grace, ramp (steps by limit), every, adaptive, factor, reserved; 4 batcher's name, 5 its
+--      weight, 6 its floor and 7 that of its back-fills, parts of the capacity; then per watcher:
+--      name, max_batch_size, max_attempts, max_concurrent, weight, by_key, max_dead, bisect
+-- Returns as JSON {dimensions, limits} as they stand in the store; '' when it has none. O(watchers)
+-- @include header index
+local function write_limits(resource)
+  local fields = { 'limits', #resource.limits, 'dimensions', cjson.encode(resource.dimensions) }
+  for n, limit in ipairs(resource.limits) do
+    for i, name in ipairs({ 'dimension', 'capacity', 'window' }) do
+      fields[#fields + 1], fields[#fields + 2] = nth(name, n), text(limit[i])
+    end
+  end
+  for _, name in ipairs({ 'factor', 'reserved' }) do
+    if resource[name] then
+      fields[#fields + 1], fields[#fields + 2] = name, text(resource[name])
+    end
+  end
+  call('HSET', RES, unpack(fields))
 end
-for i = 5, #ARGV, 8 do
+
+local function write_options(resource, name)
+  call('HSET', RES, 'grace', math.max(resource.grace, num(RES, 'grace')), 'every', resource.every,
+    'adaptive', resource.adaptive, 'weight:' .. name, ARGV[5], 'credit_floor:' .. name, ARGV[6],
+    'backfill_floor:' .. name, ARGV[7])
+  for n, step in ipairs(resource.ramp) do call('HSET', RES, nth('ramp', n), text(step)) end
+  local names = call('HGET', RES, 'batchers') or ''
+  if not string.find(' ' .. names .. ' ', ' ' .. name .. ' ', 1, true) then
+    call('HSET', RES, 'batchers', names == '' and name or names .. ' ' .. name)
+  end
+end
+
+if ARGV[3] ~= '' then
+  local resource = cjson.decode(ARGV[3])
+  if call('HEXISTS', RES, 'capacity') == 0 then write_limits(resource) end
+  write_options(resource, ARGV[4])
+end
+for i = 8, #ARGV, 8 do
   call('SADD', WATCHERS, ARGV[i])
   call('HSET', watcher_key(ARGV[i]), 'max_batch_size', ARGV[i + 1], 'max_attempts', ARGV[i + 2],
     'max_concurrent', ARGV[i + 3], 'weight', ARGV[i + 4], 'by_key', ARGV[i + 5],
     'max_dead', ARGV[i + 6], 'bisect', ARGV[i + 7])
   reindex(ARGV[i])
 end
-if ARGV[3] ~= '' and before ~= ARGV[3] then
-  for _, w in ipairs(call('SMEMBERS', WATCHERS)) do reindex(w) end
+if call('HEXISTS', RES, 'capacity') == 0 then return '' end
+local standing = {}
+for n = 1, num(RES, 'limits') do
+  standing[n] = { num(RES, nth('dimension', n)), text(num(RES, nth('capacity', n))),
+    num(RES, nth('window', n)) }
 end
-return before
+return cjson.encode({ cjson.decode(call('HGET', RES, 'dimensions')), standing })

@@ -1,11 +1,17 @@
 -- The numbers of the batcher, all of one moment.
--- Returns now, fields of META, fields of RES, set-aside messages, admitted messages, then per
--- watcher its name, fields, dead operations and enqueued_ms of the operation next in turn.
+-- Returns now, fields of META, fields of RES, capacities that may be used now, set-aside messages,
+-- admitted messages, then per watcher its name, fields, dead operations and enqueued_ms of the operation next in turn.
 -- O(watchers)
--- @include header holds blocks index walk together returning cutting
-if call('HEXISTS', RES, 'capacity') == 1 then lapse(2 ^ 50) end
-local answer = { text(now), call('HGETALL', META), call('HGETALL', RES), call('LLEN', ASIDE),
-  call('HLEN', ADMITTED) }
+-- @include header limits holds blocks index walk together returning cutting
+local now_usable = {}
+if call('HEXISTS', RES, 'capacity') == 1 then
+  for n, limit in ipairs(read_limits(0)) do
+    lapse_one(limit)
+    now_usable[n] = text(limit.capacity)
+  end
+end
+local answer = { text(now), call('HGETALL', META), call('HGETALL', RES), now_usable,
+  call('LLEN', ASIDE), call('HLEN', ADMITTED) }
 for _, w in ipairs(call('SMEMBERS', WATCHERS)) do
   local head = front(w, read_watcher(w))
   answer[#answer + 1] = { w, call('HGETALL', watcher_key(w)), call('ZCARD', dead_key(w)),

@@ -13,8 +13,8 @@ local room = headroom()
 local any_repeated, dropped, aside = call('ZCARD', REPEATED) > 0, 0, 0
 local messages = cjson.decode(ARGV[4])
 local head, first, last = math.huge, tonumber(messages[1][3]), tonumber(messages[#messages][3])
-if KEYS[18] then
-  head = tonumber(call('HGET', KEYS[18], 'head')) or math.huge
+if KEYS[21] then
+  head = tonumber(call('HGET', KEYS[21], 'head')) or math.huge
   if first > head or last - first + 1 ~= #messages then
     return redis.error_reply('leased messages are staged from the oldest on, none left out')
   end
@@ -58,9 +58,9 @@ for _, message in ipairs(messages) do
   end
   at = at + size
 end
-if KEYS[18] and last >= head then
-  call('LTRIM', KEYS[19], last - head + 1, -1)
-  call('HSET', KEYS[18], 'head', last + 1)
+if KEYS[21] and last >= head then
+  call('LTRIM', KEYS[22], last - head + 1, -1)
+  call('HSET', KEYS[21], 'head', last + 1)
 end
 close_books()
 return { push_all(), dropped, aside }

@@ -3,6 +3,7 @@ local BLOCK, BLOCK_SIZE = '>I8I4I4I8I8', 32 -- sequence, operations, bytes, cost
 local ENTRY, ENTRY_SIZE = '>I4BBBBHI8I8BH', 29 -- size, version, flags, priority, name, attempt,
 -- cost, enqueued_ms, id, key; then these four: name, id, key, payload
 local ALONE = 8 -- the flag of an operation that was alone in a batch that failed
+local VECTOR = 16 -- the flag of an operation that has costs in further dimensions
 
 local function has_flag(flags, flag) return math.floor(flags / flag) % 2 == 1 end
 
@@ -46,6 +47,19 @@ end
 local function key_of(data, entry)
   local at = entry.id_at + entry.id
   return string.sub(data, at, at + entry.key - 1)
+end
+
+-- What an operation costs, by dimension: between key and payload is how many further costs it has,
+-- and these.
+local function costs_of(data, entry)
+  local costs = { entry.cost }
+  if has_flag(entry.flags, VECTOR) then
+    local at = entry.id_at + entry.id + entry.key
+    for i = 1, string.byte(data, at) do
+      costs[i + 1] = struct.unpack('>I8', data, at + 8 * i - 7)
+    end
+  end
+  return costs
 end
 
 -- What an operation counts in fairness.

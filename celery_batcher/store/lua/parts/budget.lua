@@ -1,64 +1,92 @@
 -- How much of the capacity the batch at hand may take.
 
--- A head in need: an operation that waits for more room or credit than there is. Until it has it,
--- batchers other than its own leave it that much. Afterwards its batcher may have no such note
--- for as long as its cost takes to earn, so that the others have their time, too.
-local function need_of_others()
+-- A head in need: an operation that has the credit and waits for more room than there is. Until it
+-- has it, batchers other than its own leave it that much. Afterwards its batcher may have no such
+-- note for as long as its cost takes to earn, so that the others have their time, too.
+local function need_of_others(name)
   local noted = call('HGET', RES, 'head')
-  if not noted or noted == ARGV[10] or num(RES, 'head_until') <= now then return 0 end
-  return num(RES, 'head_cost')
+  if not noted or noted == name or num(RES, 'head_until') <= now then return {} end
+  return open_costs(call('HGET', RES, 'head_costs'))
 end
 
-local function note(head_cost)
-  if need_of_others() > 0 or num(RES, 'rest:' .. ARGV[10]) > now then return end
-  call('HSET', RES, 'head', ARGV[10], 'head_cost', head_cost,
-    'head_until', now + math.max(500, 3 * tonumber(ARGV[7])))
+local function note(name, costs, flush_ms)
+  if #need_of_others(name) > 0 or num(RES, 'rest:' .. name) > now then return end
+  call('HSET', RES, 'head', name, 'head_costs', pack_costs(costs),
+    'head_until', now + math.max(500, 3 * flush_ms))
 end
 
-local function satisfied(head_cost, capacity)
-  if call('HGET', RES, 'head') ~= ARGV[10] then return end
-  call('HDEL', RES, 'head', 'head_cost', 'head_until')
-  if head_cost > 0 then
-    call('HSET', RES, 'rest:' .. ARGV[10], now + math.ceil(head_cost * ARGV[6] / capacity))
+local function satisfied(name, costs)
+  if call('HGET', RES, 'head') ~= name then return end
+  call('HDEL', RES, 'head', 'head_costs', 'head_until')
+  local rest = 0
+  for _, limit in ipairs(limits) do
+    local cost = costs[limit.dimension] or 0
+    if cost > 0 then rest = math.max(rest, cost * limit.window / limit.capacity) end
   end
+  if rest > 0 then call('HSET', RES, 'rest:' .. name, now + math.ceil(rest)) end
 end
 
--- Credit earned since the last release: kept with the resource, capped at two flush intervals or
--- at the cost of the operation at the head, so that a dear one can save up.
-local function earn(capacity, head_cost)
-  local window_ms, flush_ms = tonumber(ARGV[6]), tonumber(ARGV[7])
-  local per_flush = capacity * flush_ms / window_ms
-  local since = call('HGET', RES, 'credit_ms')
-  local credit = since and num(RES, 'credit') + capacity * (now - since) / window_ms or per_flush
-  credit = math.max(0, math.min(credit, math.max(2 * per_flush, head_cost)))
-  call('HSET', RES, 'credit', text(credit), 'credit_ms', now)
-  return credit, per_flush
+-- What a watcher's unclaimed batches leave of its share: one batch or two flush intervals.
+local function share_of(limit, o)
+  if o.on == 0 or limit.dimension > 1 then return math.huge end
+  local sharing = math.max(1, call('ZCARD', RING) + call('ZCARD', BACK))
+  return 2 * limit.per_flush / sharing - o.oc
 end
 
--- Budget for a batch of watcher `o` whose first operation costs `head_cost`; or nil, reason,
--- milliseconds. 'park': this watcher has to wait for something other than the capacity of now.
-local function allow(head_cost, o)
-  local capacity = num(RES, 'capacity')
-  if head_cost > capacity then return nil, 'park' end
-  local others = need_of_others()
-  local credit, per_flush = earn(capacity, math.max(head_cost, others))
-  local share = math.huge
-  if o.on > 0 then share = 2 * per_flush / math.max(1, call('ZCARD', RING)) - o.oc end
-  if head_cost > share then return nil, 'park' end
-  local room = capacity - num(RES, 'held') - num(RES, 'open') - others
-  credit = credit - others
-  if head_cost > math.min(room, credit) then note(head_cost) end
-  if head_cost > room then
-    return nil, 'capacity', wait_for(head_cost - room)
+-- Milliseconds until there is room for the costs; nil when there is.
+local function wait_for_room(costs)
+  local wait
+  for _, limit in ipairs(limits) do
+    local lacking = (costs[limit.dimension] or 0) - limit.room
+    if lacking > 0 then
+      local until_then = wait_for(limit, lacking)
+      wait = (until_then < 0 or wait == -1) and -1 or math.max(wait or 0, until_then)
+    end
   end
-  local need = head_cost
-  if o.cost > credit then -- cut by credit, a batch is half of a full one at least: no crumbs
-    local full = math.min(per_flush, o.max_batch_size * o.cost / o.n)
-    need = math.max(need, full / 2)
+  return wait
+end
+
+-- Milliseconds until there is credit; nil when there is. Cut by credit, a batch is half of a full
+-- one at least: no crumbs.
+local function wait_for_credit(costs, o)
+  local wait
+  for _, limit in ipairs(limits) do
+    local need = costs[limit.dimension] or 0
+    if limit.dimension == 1 and o.cost > limit.credit then
+      local full = math.min(limit.per_flush, o.max_batch_size * o.cost / o.n)
+      need = math.max(need, full / 2)
+    end
+    if need > limit.credit then
+      local until_then = math.ceil((need - limit.credit) * limit.window / limit.capacity)
+      wait = math.max(wait or 1, until_then)
+    end
   end
-  if need > credit then
-    return nil, 'credit', math.max(1, math.ceil((need - credit) * ARGV[6] / capacity))
+  return wait
+end
+
+-- Budget by dimension for a batch of watcher `o` whose first operation has these costs; or nil,
+-- reason, milliseconds. 'park': this watcher has to wait for something other than the capacity of
+-- now; 'later': until the capacity has come back.
+local function allow(class, costs, o, name, flush_ms)
+  if exceeds_capacity(costs) then return nil, 'later' end
+  earn(class, costs, name, flush_ms)
+  local others = need_of_others(name)
+  local budget, has_credit = {}, true
+  for _, limit in ipairs(limits) do
+    local d = limit.dimension
+    local share = share_of(limit, o)
+    if (costs[d] or 0) > share then return nil, 'park' end
+    limit.room = free(limit) - (others[d] or 0)
+    budget[d] = math.min(budget[d] or math.huge, limit.credit, limit.room, share)
+    has_credit = has_credit and (costs[d] or 0) <= limit.credit
   end
-  satisfied(head_cost, capacity)
-  return math.min(credit, room, share)
+  local wait = wait_for_room(costs)
+  if wait then
+    if has_credit then note(name, costs, flush_ms) end
+    return nil, 'capacity', wait
+  end
+  wait = wait_for_credit(costs, o)
+  if wait then return nil, 'credit', wait end
+  satisfied(name, costs)
+  return budget
 end

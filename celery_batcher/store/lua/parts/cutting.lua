@@ -26,22 +26,23 @@ local function first_block(w, prio, key, arrived)
   return data and open_block(data, call('HGET', taken_key(w, prio), key))
 end
 
--- Where the next operation of a watcher is; keys that have run empty leave their ring.
-local function front(w, o)
-  local together = o.ns > 0 and call('ZRANGE', together_key(w), 0, 0)[1]
+-- Where the next operation of a watcher is, of those that are urgent (1), of back-fills (2), or of
+-- all (nil); keys that have run empty leave their ring.
+local function front(w, o, class)
+  local together = class ~= 2 and o.ns > 0 and call('ZRANGE', together_key(w), 0, 0)[1]
   if together then
     local group = open_block(together)
     local entry = read_entry(together, group.at + BLOCK_SIZE)
-    return { together = group, cost = entry.cost, enqueued = entry.enqueued }
+    return { together = group, costs = costs_of(together, entry), enqueued = entry.enqueued }
   end
-  for prio = 0, PRIORITIES - 1 do
+  for prio = class == 2 and BACKFILL or 0, class == 1 and BACKFILL - 1 or BACKFILL do
     while o['n' .. prio] > 0 do
       local top = call('ZRANGE', ring_key(w, prio), 0, 0, 'WITHSCORES')
       if #top == 0 then break end
       local block = first_block(w, prio, top[1])
       if block then
         local entry = read_entry(block.data, block.at)
-        return { prio = prio, key = top[1], block = block, cost = entry.cost,
+        return { prio = prio, key = top[1], block = block, costs = costs_of(block.data, entry),
           enqueued = entry.enqueued, tag = math.max(tonumber(top[2]), o['v' .. prio]) }
       end
       call('ZREM', ring_key(w, prio), top[1])
@@ -50,16 +51,30 @@ local function front(w, o)
   end
 end
 
+-- Whether an operation with these costs would be more than what a batch may cost.
+local function exceeds(batch, costs)
+  for d, most in ipairs(batch.budget) do
+    if (batch.costs[d] or 0) + (costs[d] or 0) > most then return true end
+  end
+  return false
+end
+
+local function count_costs(batch, costs)
+  for d = 1, #batch.budget do batch.costs[d] = (batch.costs[d] or 0) + (costs[d] or 0) end
+end
+
 -- What a batch and a key's turn have taken, by n operations more.
-local function count_taken(batch, turn, n, cost, weight, bytes)
-  batch.n, batch.cost, batch.bytes = batch.n + n, batch.cost + cost, batch.bytes + bytes
-  batch.weight = batch.weight + weight
+local function count_taken(batch, turn, n, costs, weight, bytes)
+  batch.n, batch.bytes, batch.weight = batch.n + n, batch.bytes + bytes, batch.weight + weight
+  count_costs(batch, costs)
   turn.n, turn.weight = turn.n + n, turn.weight + weight
 end
 
--- Whether a whole block fits: what its entries would be asked one by one, asked of their sums.
+-- Whether a whole block fits: what its entries would be asked one by one, asked of their sums. A
+-- block has no sums of further dimensions.
 local function fits(block, batch, turn)
-  return block.n > 1 and batch.n + block.n <= batch.size and batch.cost + block.cost <= batch.budget
+  return block.n > 1 and #batch.budget == 1 and batch.n + block.n <= batch.size
+    and batch.costs[1] + block.cost <= batch.budget[1]
     and batch.bytes + block.bytes <= MAX_BYTES
     and (not turn.most or (turn.n + block.n <= TURN and turn.weight + block.weight <= turn.most))
 end
@@ -71,12 +86,13 @@ local function measure(block, batch, turn)
   while n < block.n and batch.n < batch.size and not batch.stop do
     if turn.most and turn.n >= TURN then break end
     local entry, stop = read_entry(block.data, at)
-    if batch.cost + entry.cost > batch.budget then batch.stop = 'capacity' break end
+    local costs = costs_of(block.data, entry)
+    if exceeds(batch, costs) then batch.stop = 'capacity' break end
     if batch.n > 0 and batch.bytes + entry.bytes > MAX_BYTES then batch.stop = 'size' break end
     if entry.single and batch.n > 0 then batch.stop = 'interval' break end
     local counts = weigh(entry.cost)
     if turn.most and turn.n > 0 and turn.weight + counts > turn.most then break end
-    count_taken(batch, turn, 1, entry.cost, counts, entry.bytes)
+    count_taken(batch, turn, 1, costs, counts, entry.bytes)
     n, cost, weight, at = n + 1, cost + entry.cost, weight + counts, stop
     if entry.single then batch.stop = 'single' end
   end
@@ -123,7 +139,7 @@ local function take(w, head, batch, most)
   local turn, block = { n = 0, weight = 0, most = most }, head.block
   while block and batch.n < batch.size and not batch.stop do
     if fits(block, batch, turn) then
-      count_taken(batch, turn, block.n, block.cost, block.weight, block.bytes)
+      count_taken(batch, turn, block.n, { block.cost }, block.weight, block.bytes)
       move(w, head, block, batch)
     else
       local n, bytes, cost, weight = measure(block, batch, turn)
@@ -149,9 +165,10 @@ local function take_together(w, group, batch)
   call('ZREM', together_key(w), group.data)
   for _, single in ipairs(open_group(group)) do
     local one = open_block(single)
-    if #rest == 0 and batch.n < batch.size and batch.cost + one.cost <= batch.budget then
+    local costs = costs_of(single, read_entry(single, one.at))
+    if #rest == 0 and batch.n < batch.size and not exceeds(batch, costs) then
       call('RPUSH', blocks_key(batch.id), single)
-      count_taken(batch, { n = 0, weight = 0 }, 1, one.cost, one.weight, one.bytes)
+      count_taken(batch, { n = 0, weight = 0 }, 1, costs, one.weight, one.bytes)
     else
       rest[#rest + 1], cost = single, cost + one.cost
     end
@@ -161,13 +178,13 @@ local function take_together(w, group, batch)
   batch.taken.s, batch.stop = batch.n, 'bisect'
 end
 
-local function cut(id, w, o, budget)
+local function cut(id, w, o, budget, class)
   local size = o.probe == 1 and 1 or o.max_batch_size
-  local batch = { id = id, size = size, budget = budget, n = 0, cost = 0, bytes = 0, weight = 0,
-    oldest = now, taken = { [0] = 0, 0, 0, s = 0 } }
+  local batch = { id = id, class = class, size = size, budget = budget, n = 0, costs = { 0 },
+    bytes = 0, weight = 0, oldest = now, taken = { [0] = 0, 0, 0, s = 0 } }
   local mean = o.cost / math.max(1, o.n)
   while batch.n < size and not batch.stop do
-    local head = front(w, o)
+    local head = front(w, o, class)
     if not head then break end
     if head.together then
       batch.oldest = head.enqueued
@@ -191,9 +208,10 @@ local function cut(id, w, o, budget)
 end
 
 -- Enter a batch in the ledger with its hold; its watcher moves on in the ring.
-local function record(w, tag, o, batch, limited)
-  local id = batch.id
-  call('HSET', batch_key(id), 'watcher', w, 'n', batch.n, 'cost', batch.cost, 'trigger',
+local function record(w, tag, o, batch, limited, name)
+  local id, cost = batch.id, batch.costs[1]
+  if #batch.costs > 1 then call('HSET', batch_key(id), 'costs', pack_costs(batch.costs)) end
+  call('HSET', batch_key(id), 'watcher', w, 'n', batch.n, 'cost', text(cost), 'trigger',
     batch.trigger, 'oldest', batch.oldest, 'released', now, 'state', 'open', 'offers', 0,
     'probe', o.probe, 'held', limited and 1 or 0)
   call('ZADD', OPEN, now, id)
@@ -204,20 +222,20 @@ local function record(w, tag, o, batch, limited)
     call('HSET', watcher_key(w), 'v' .. prio, text(o['v' .. prio]))
   end
   if limited then
-    hold_open(batch.cost)
-    call('HSET', RES, 'credit', text(num(RES, 'credit') - batch.cost))
+    hold_open(batch.costs, 1)
+    spend(CLASSES[batch.class], batch.costs, name)
   end
   local moved = tag + batch.weight / o.weight
-  for name, n in pairs({ n = -batch.n, cost = -batch.cost, on = 1, oc = batch.cost }) do
-    add(watcher_key(w), name, n)
+  for field, n in pairs({ n = -batch.n, cost = -cost, on = 1, oc = cost }) do
+    add(watcher_key(w), field, n)
   end
-  for name, n in pairs({ waiting = -batch.n, waiting_cost = -batch.cost, open_batches = 1,
-    open = batch.n, open_cost = batch.cost }) do
-    add(META, name, n)
+  for field, n in pairs({ waiting = -batch.n, waiting_cost = -cost, open_batches = 1,
+    open = batch.n, open_cost = cost }) do
+    add(META, field, n)
   end
-  call('HSET', watcher_key(w), 'tag', text(moved))
-  call('HSET', META, 'vtime', text(tag))
-  call('ZREM', RING, w)
+  call('HSET', watcher_key(w), nth('tag', batch.class), text(moved))
+  call('HSET', META, nth('vtime', batch.class), text(tag))
+  call('ZREM', batch.class == 1 and RING or BACK, w)
   reindex(w)
-  return { w, batch.n, batch.cost, batch.trigger, batch.oldest }
+  return { w, batch.n, cost, batch.trigger, batch.oldest }
 end

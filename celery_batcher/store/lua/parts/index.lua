@@ -4,7 +4,7 @@
 -- k: sorted set of keys by their virtual time (start-time fair queueing);
 -- s: sorted set of groups that stay together (together.lua), before all keys;
 -- n: sorted set of keys with operations by name, in which order the audit walks (walk.lua).
-local PRIORITIES = 3
+local PRIORITIES, BACKFILL = 3, 2
 
 local function watcher_key(w) return BASE .. 'w:' .. w end
 local function ring_key(w, prio) return BASE .. 'k:' .. w .. ':' .. prio end
@@ -17,16 +17,21 @@ local function blocks_key(id) return BASE .. 'blocks:' .. id end
 local function together_key(w) return BASE .. 's:' .. w end
 local function dead_key(w) return BASE .. 'dead:' .. w end
 
--- A watcher is in the ring while it has operations and may release a batch.
+-- A watcher is in the ring while it has operations and may release a batch; in a ring of its own
+-- while it has back-fills.
 local function reindex(w)
-  local o = call('HMGET', watcher_key(w), 'n', 'on', 'cn', 'max_concurrent', 'probe', 'tag')
-  local n, on, cn = tonumber(o[1]) or 0, tonumber(o[2]) or 0, tonumber(o[3]) or 0
-  local most = tonumber(o[4]) or 0
-  if n > 0 and (most == 0 or on + cn < most) and not (o[5] == '1' and on > 0) then
-    local tag = math.max(tonumber(o[6]) or 0, num(META, 'vtime'))
-    call('ZADD', RING, 'NX', tag, w)
-  else
-    call('ZREM', RING, w)
+  local o = call('HMGET', watcher_key(w), 'n', 'n2', 'on', 'cn', 'max_concurrent', 'probe', 'tag',
+    'tag#2')
+  local n, back = tonumber(o[1]) or 0, tonumber(o[2]) or 0
+  local on, cn, most = tonumber(o[3]) or 0, tonumber(o[4]) or 0, tonumber(o[5]) or 0
+  local may = (most == 0 or on + cn < most) and not (o[6] == '1' and on > 0)
+  for class, ring in ipairs({ RING, BACK }) do
+    if may and (class == 1 and n - back or back) > 0 then
+      local tag = math.max(tonumber(o[6 + class]) or 0, num(META, nth('vtime', class)))
+      call('ZADD', ring, 'NX', tag, w)
+    else
+      call('ZREM', ring, w)
+    end
   end
 end
 
@@ -39,10 +44,18 @@ local function join(w, prio, key)
   call('ZADD', names_key(w, prio), 0, key)
 end
 
--- What unclaimed batches hold of the resource: of all batchers, and this one's share.
-local function hold_open(cost)
-  add(RES, 'open', cost)
-  add(RES, 'open:' .. BASE, cost)
+-- What unclaimed batches hold of the resource (1) or no longer hold (-1), by dimension: of all
+-- batchers, and this one's share.
+local function hold_open(costs, sign)
+  for dimension, cost in ipairs(costs) do
+    add(RES, nth('open', dimension), sign * cost)
+    add(RES, nth('open', dimension) .. ':' .. BASE, sign * cost)
+  end
+end
+
+-- The costs of a batch, by dimension.
+local function costs_of_batch(b)
+  return b.costs and open_costs(b.costs) or { tonumber(b.cost) }
 end
 
 -- What the sum of all costs may still grow by: below 2^53 a double is exact.

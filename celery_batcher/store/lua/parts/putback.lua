@@ -91,7 +91,7 @@ local function close_batch(id, b, outcomes, reason, details, forget)
   else
     add(W, 'on', -1)
     add(W, 'oc', -cost)
-    if b.held == '1' then hold_open(-cost) end
+    if b.held == '1' then hold_open(costs_of_batch(b), -1) end
     call('ZREM', OPEN, id)
     call('ZREM', OFFERS, id)
   end

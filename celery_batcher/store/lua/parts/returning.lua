@@ -36,9 +36,15 @@ local function keep_together(w, singles, delay)
   if delay > 0 then wait_later(w, data, delay) else wait_again(w, data) end
 end
 
--- What has waited long enough waits again. O(what is due), 100 at most
+-- What has waited long enough waits again, and watchers that were parked are asked again.
+-- O(what is due), 100 at most of each
+local PARKED_MS = 250
 local function bring_back()
   local watchers = {}
+  for _, w in ipairs(call('ZRANGEBYSCORE', PARKED, '-inf', now, 'LIMIT', 0, 100)) do
+    call('ZREM', PARKED, w)
+    watchers[w] = true
+  end
   for _, member in ipairs(call('ZRANGEBYSCORE', LATER, '-inf', now, 'LIMIT', 0, 100)) do
     local size = struct.unpack('>I2', member)
     local w, data = string.sub(member, 3, 2 + size), string.sub(member, 3 + size)
@@ -54,6 +60,9 @@ end
 
 -- Milliseconds until the next delay is over; -1 when nothing is delayed.
 local function next_due()
-  local first = call('ZRANGE', LATER, 0, 0, 'WITHSCORES')
-  return first[2] and math.max(1, tonumber(first[2]) - now) or -1
+  local due = math.huge
+  for _, key in ipairs({ LATER, PARKED }) do
+    due = math.min(due, tonumber(call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]) or math.huge)
+  end
+  return due < math.huge and math.max(1, due - now) or -1
 end
