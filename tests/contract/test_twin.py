@@ -269,7 +269,8 @@ class Pair:
         assert self.memory.store.estimates("u") == pytest.approx(self.redis.store.estimates("u"))
 
     def set_capacity(self, capacity: int, reserved: int | None) -> None:
-        self.both("set_capacity", [capacity] * len(self.limits.all), reserved)
+        limits = replace(self.limits, capacity=20).all
+        self.both("set_capacity", [capacity] * len(limits), reserved)
 
     def lease(self, lasting: list[int]) -> None:
         self.both("lease", dict(enumerate(lasting)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -35,7 +35,7 @@ def retried(batch: Batch) -> None: ...
 def write(batch: Batch) -> None:
     first: Operation = batch[0]
     rest: list[Operation] = list(batch[1:])
-    names: tuple[str, str, int, int, str | None] = (
+    names: tuple[str, str, int | Mapping[str, int], int, str | None] = (
         first.id,
         first.watcher,
         first.cost,
