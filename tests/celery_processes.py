@@ -32,7 +32,8 @@ class CeleryProcess:
         self.name = name
         self.log = directory / f"{name}.log"
         self._directory = directory
-        self._env = {**os.environ, recording.VARIABLE: str(project), "PYTHONPATH": str(TESTS)}
+        path = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
+        self._env = {**os.environ, recording.VARIABLE: str(project), "PYTHONPATH": path}
         self._command = [sys.executable, "-m", "celery", "-A", "projects.recording", *args]
         self.start()
 

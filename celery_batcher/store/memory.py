@@ -109,7 +109,7 @@ class MemoryStore:
         resource.grace_ms = max(limits.grace_ms, resource.grace_ms)
         member = resource.members.setdefault(self._batcher, Member())
         member.weight = own.weight
-        member.floors = {"credit": own.floor, "backfill": own.backfill_floor}
+        member.floors = own.floor, own.backfill_floor
 
     # Producers
 

@@ -1,4 +1,4 @@
-"""How much a batch may take, in the store in memory: what it is worth, and heads in need."""
+"""How much a batch may take, in the store in memory."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from .base import Limits, Refused
-from .memory_credit import earn
 from .memory_holds import LimitNow, exceeds_capacity, free, wait_for
+from .memory_sharing import Standing, most_of, need_before, note_need
 from .memory_state import Act, WatcherState
 
 Budget = list[float]
@@ -37,38 +37,54 @@ def counts_allow(act: Act, limits: Limits) -> Refused | None:
 
 
 def allow(
-    act: Act, kind: str, costs: Sequence[int], name: str, limits: list[LimitNow], flush_ms: int
+    act: Act,
+    standing: Standing,
+    costs: Sequence[int],
+    watcher: WatcherState,
+    limits: list[LimitNow],
+    flush_ms: int,
 ) -> Budget | Refused:
     """The budget of the watcher's next batch, by dimension; or why there is none.
 
     Refused for ``park``, the watcher waits for something other than the capacity of now; for
     ``later``, until the capacity has come back.
     """
-    watcher = act.watcher(name)
     if exceeds_capacity(costs, limits):
         return Refused("later", -1)
-    earn(act, kind, costs, limits, flush_ms)
-    others = _need_of_others(act)
+    others = need_before(act, standing, limits[-1].dimension)
+    _earn(act, costs, others, limits, flush_ms)
     budget = [math.inf] * limits[-1].dimension
-    has_credit = True
     for limit in limits:
         share = _share_of(act, limit, watcher)
         if limit.cost_of(costs) > share:
             return Refused("park", -1)
         limit.room = free(act, limit) - limit.cost_of(others)
-        most = min(budget[limit.dimension - 1], limit.credit, limit.room, share)
-        budget[limit.dimension - 1] = most
-        has_credit = has_credit and limit.cost_of(costs) <= limit.credit
-    wait = _wait_for_room(act, costs, limits)
+        most = min(limit.credit, limit.room, share, most_of(standing, limit))
+        budget[limit.dimension - 1] = min(budget[limit.dimension - 1], most)
+    reason, wait = "capacity", _wait_for_room(act, costs, limits)
+    if wait is None:
+        reason, wait = "credit", _wait_for_credit(standing, costs, watcher, limits)
     if wait is not None:
-        if has_credit:
-            _note(act, costs, flush_ms)
-        return Refused("capacity", wait)
-    wait = _wait_for_credit(costs, watcher, limits)
-    if wait is not None:
-        return Refused("credit", wait)
-    _satisfied(act, costs, limits)
+        note_need(act, standing, costs, watcher, limits, flush_ms)
+        return Refused(reason, wait)
     return budget
+
+
+def _earn(
+    act: Act, costs: Sequence[int], others: Sequence[int], limits: list[LimitNow], flush_ms: int
+) -> None:
+    """Earn credit up to two flush intervals, or what the head costs and others need before it."""
+    since = act.resource.credit_ms
+    for limit in limits:
+        limit.per_flush = limit.capacity * flush_ms / limit.window_ms
+        credit = limit.per_flush
+        if since is not None:
+            more = limit.capacity * (act.now - since) / limit.window_ms
+            credit = limit.state.credit + more
+        most = max(2 * limit.per_flush, limit.cost_of(costs) + limit.cost_of(others))
+        limit.state.credit = limit.earned = max(0, min(credit, most))
+        limit.credit = limit.earned - limit.cost_of(others)
+    act.resource.credit_ms = act.now
 
 
 def _share_of(act: Act, limit: LimitNow, watcher: WatcherState) -> float:
@@ -90,13 +106,13 @@ def _wait_for_room(act: Act, costs: Sequence[int], limits: list[LimitNow]) -> in
 
 
 def _wait_for_credit(
-    costs: Sequence[int], watcher: WatcherState, limits: list[LimitNow]
+    standing: Standing, costs: Sequence[int], watcher: WatcherState, limits: list[LimitNow]
 ) -> int | None:
     """How long until there is credit. Cut by credit, a batch is half of a full one at least."""
     wait = None
     for limit in limits:
         need: float = limit.cost_of(costs)
-        if limit.dimension == 1 and watcher.waiting_cost > limit.credit:
+        if limit.dimension == 1 and standing.rank > 0 and watcher.waiting_cost > limit.credit:
             size = watcher.options.max_batch_size
             full = min(limit.per_flush, size * watcher.waiting_cost / watcher.waiting)
             need = max(need, full / 2)
@@ -104,34 +120,3 @@ def _wait_for_credit(
             until_then = math.ceil((need - limit.credit) * limit.window_ms / limit.capacity)
             wait = max(wait or 1, until_then)
     return wait
-
-
-# Heads in need
-
-
-def _need_of_others(act: Act) -> Sequence[int]:
-    """The costs of another batcher's head in need: it is left that much room."""
-    resource = act.resource
-    if resource.head in (None, act.batcher) or resource.head_until <= act.now:
-        return ()
-    return resource.head_costs
-
-
-def _note(act: Act, costs: Sequence[int], flush_ms: int) -> None:
-    """This batcher's head is in need, unless another's is or this one was lately."""
-    resource = act.resource
-    if _need_of_others(act) or resource.rests.get(act.batcher, 0) > act.now:
-        return
-    resource.head, resource.head_costs = act.batcher, tuple(costs)
-    resource.head_until = act.now + max(500, 3 * flush_ms)
-
-
-def _satisfied(act: Act, costs: Sequence[int], limits: list[LimitNow]) -> None:
-    """This batcher's head is in need no more, and the batcher rests."""
-    resource = act.resource
-    if resource.head == act.batcher:
-        resource.head = None
-        paid = [limit for limit in limits if limit.cost_of(costs)]
-        if paid:
-            rest = max(one.cost_of(costs) * one.window_ms / one.capacity for one in paid)
-            resource.rests[act.batcher] = act.now + math.ceil(rest)

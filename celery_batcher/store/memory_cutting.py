@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from ..fairness import weigh
 from .base import Limits, Refused, Released
 from .memory_budget import Budget, allow, counts_allow, gate
-from .memory_credit import CLASSES, spend
 from .memory_holds import LimitNow, hold_open, lapse, limits_now, pay_debts
 from .memory_index import BACKFILLS, URGENT, front, next_of, reindex
 from .memory_putback import bring_back, keep_together, next_due
+from .memory_sharing import Standing, forget_need, spend, standing_of
 from .memory_state import Act, Batch, Queue, Waiting
 
 MAX_BYTES = 1024 * 1024
@@ -33,25 +33,25 @@ def release(act: Act, token: str, id: str, limits: Limits) -> Released | Refused
     now = limits_now(act, limits.grace_ms) if limits.limited else []
     lapse(act, now)
     pay_debts(act, now)
-    urgent = _release_from(act, _Attempt(id, 0, now, limits.flush_ms))
-    if isinstance(urgent, Released) or urgent.reason == "capacity":
-        return urgent
-    backfill = _release_from(act, _Attempt(id, 1, now, limits.flush_ms))
-    return backfill if isinstance(backfill, Released) or urgent.reason == "empty" else urgent
+    attempts = [_Attempt(id, nth, rank, now, limits.flush_ms) for nth, rank in ((0, 1), (1, 2))]
+    if limits.limited:  # back-fills come first as far as their floor covers them
+        attempts.insert(0, _Attempt(id, 1, 0, now, limits.flush_ms))
+    for attempt in attempts:
+        answer = _release_from(act, attempt)
+        if isinstance(answer, Released) or (attempt.rank and answer.reason != "empty"):
+            break
+    return answer
 
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """An attempt to release a batch of what is urgent (0) or of back-fills (1)."""
+    """An attempt to release a batch of what is urgent (0) or of back-fills (1), of such a rank."""
 
     id: str
     nth: int
+    rank: int
     limits: list[LimitNow]
     flush_ms: int
-
-    @property
-    def kind(self) -> str:
-        return CLASSES[self.nth]
 
     @property
     def priorities(self) -> range:
@@ -65,22 +65,35 @@ def _release_from(act: Act, attempt: _Attempt) -> Released | Refused:
         name, tag = top
         head = next_of(act.watcher(name), attempt.priorities)
         allowed: Budget | Refused = [math.inf]
+        standing: Standing | None = None
         if head is None:
             allowed = Refused("empty", -1)
         elif limits:
             costs, flush_ms = head.entry.costs, attempt.flush_ms
-            allowed = allow(act, attempt.kind, costs, name, limits, flush_ms)
+            standing = standing_of(act, attempt.nth, costs, limits, flush_ms)
+            if standing.rank > attempt.rank:
+                return Refused("rank", -1)
+            allowed = allow(act, standing, costs, act.watcher(name), limits, flush_ms)
         if not isinstance(allowed, Refused):
-            return _record(act, attempt, name, tag, allowed).describe(act.now)
+            return _record(act, attempt, name, tag, allowed, standing).describe(act.now)
         if allowed.reason in {"credit", "capacity"}:
             return allowed
         ring.leave(name)
         if allowed.reason == "later":
             act.state.parked[name] = act.now + PARKED_MS
+    if limits:
+        forget_need(act, attempt.nth)
     return Refused("empty", next_due(act))
 
 
-def _record(act: Act, attempt: _Attempt, name: str, tag: float, budget: Budget) -> Batch:
+def _record(
+    act: Act,
+    attempt: _Attempt,
+    name: str,
+    tag: float,
+    budget: Budget,
+    standing: Standing | None,
+) -> Batch:
     """Cut a batch and put it into the ledger."""
     state, watcher, limits = act.state, act.watcher(name), attempt.limits
     entries, trigger, oldest = _cut(act, name, budget, attempt.priorities)
@@ -101,9 +114,9 @@ def _record(act: Act, attempt: _Attempt, name: str, tag: float, budget: Budget) 
     state.offers[batch.id] = act.now
     watcher.open += 1
     watcher.open_cost += batch.cost
-    if limits:
+    if standing is not None:
         hold_open(act, costs, 1)
-        spend(act, attempt.kind, costs, limits)
+        spend(act, standing, costs, limits)
     served = sum(weigh(one.entry.cost) for one in entries)
     watcher.tags[attempt.nth] = tag + served / watcher.options.weight
     ring = state.watcher_rings[attempt.nth]

@@ -12,7 +12,8 @@ from .memory_state import Act, Batch, LimitState
 class LimitNow:
     """A limit at the moment of an act: what of its capacity may be used, and how long holds last.
 
-    What a flush earns, the batcher's credit, and the room beside all holds are known in a release.
+    What a flush earns, what is earned, and the credit and room that others leave are known in a
+    release.
     """
 
     n: int
@@ -20,6 +21,7 @@ class LimitNow:
     capacity: int
     hold_ms: int
     per_flush: float = 0.0
+    earned: float = 0.0
     credit: float = 0.0
     room: float = 0.0
 

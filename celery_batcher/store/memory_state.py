@@ -125,33 +125,48 @@ class LimitState:
     held: int = 0
     ends: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
     debt: int = 0
+    credit: float = 0.0
     start: int | None = None
     step: int = 0
 
 
-@dataclass(slots=True)
-class Account:
-    """Credit of one limit, and how much it may become; None before its batcher's first release."""
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A batch that was refused room or credit, and until when others leave it that much.
 
-    credit: float = 0.0
-    full: float | None = None
+    From ``covered`` on its batcher's floor covers ``floor`` of its costs.
+    """
+
+    rank: int
+    tag: float
+    until: int
+    covered: int
+    costs: tuple[int, ...]
+    floor: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Party:
+    """A class of a batcher among those of a resource: its virtual time, what its floor earned."""
+
+    tag: float = 0.0
+    earned: float = 0.0
+    earned_ms: int | None = None
+    need: Need | None = None
 
 
 @dataclass(slots=True)
 class Member:
-    """A batcher among those of a resource."""
+    """A batcher among those of a resource: what is urgent, and its back-fills."""
 
     weight: int = 1
-    floors: dict[str, float] = field(default_factory=lambda: {"credit": 0.0, "backfill": 0.0})
-    accounts: dict[tuple[str, int], Account] = field(default_factory=dict)
-
-    def account(self, kind: str, n: int) -> Account:
-        return self.accounts.setdefault((kind, n), Account())
+    floors: tuple[float, float] = (0.0, 0.0)
+    parties: tuple[Party, Party] = field(default_factory=lambda: (Party(), Party()))
 
 
 @dataclass(slots=True)
 class ResourceState:
-    """Limits, credit and the head in need of one resource."""
+    """Limits, credit and the batchers of one resource."""
 
     dimensions: tuple[str, ...] = ()
     limits: list[LimitState] = field(default_factory=list)
@@ -163,11 +178,8 @@ class ResourceState:
     reserved: int = 0
     leases: dict[int, int] = field(default_factory=dict)
     members: dict[str, Member] = field(default_factory=dict)
-    earned_ms: int | None = None
-    head: str | None = None
-    head_costs: tuple[int, ...] = ()
-    head_until: int = 0
-    rests: dict[str, int] = field(default_factory=dict)
+    times: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    credit_ms: int | None = None
     closed_until: int = 0
     throttled_ms: int = 0
 

@@ -14,7 +14,7 @@ from celery_batcher.store.base import Arrival, SetAside, Staged
 
 MOST = 2**53 - 1
 LATEST_MS = 253_402_300_799_999  # the end of the year 9999
-BATCHABLE, REGISTERED, HAS_KEY = 1, 2, 4
+BATCHABLE, REGISTERED, HAS_KEY, VECTOR = 1, 2, 4, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,13 @@ def plain_entries(data: bytes) -> list[Plain] | None:
         whole = data[at : at + 4 + size]
         if version != 1 or len(whole) < 4 + size or 29 + name + id_ + key > len(whole):
             return None
-        if priority > 2 or not attempt or not id_ or cost > MOST or enqueued > LATEST_MS:
-            return None
-        if key and not flags & HAS_KEY:
+        impossible = priority > 2 or not attempt or not id_ or cost > MOST or enqueued > LATEST_MS
+        if impossible or (key and not flags & HAS_KEY):
             return None
         names = whole[29 : 29 + name + id_ + key]
+        further = _size_of_costs(whole[29 + len(names) :]) if flags & VECTOR else 0
+        if further is None:
+            return None
         found.append(
             Plain(
                 whole,
@@ -75,11 +77,19 @@ def plain_entries(data: bytes) -> list[Plain] | None:
                 names[:name],
                 names[name : name + id_],
                 names[name + id_ :],
-                whole[29 + len(names) :],
+                whole[29 + len(names) + further :],
             )
         )
         at += len(whole)
     return found or None
+
+
+def _size_of_costs(data: bytes) -> int | None:
+    """The bytes of further costs; None when there are none, or impossible ones."""
+    if not data or 1 + 8 * data[0] > len(data):
+        return None
+    costs = struct.unpack_from(f">{data[0]}Q", data, 1)
+    return None if any(one > MOST for one in costs) else 1 + 8 * data[0]
 
 
 @dataclass

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -461,8 +460,7 @@ def test_g3_a_lowered_capacity_binds_the_batches_released_before(
     released: list[str] = []
     eventually(lambda: (released.extend(by_hand.flush()), len(released) == 3)[1])
 
-    lowered = replace(by_hand.batcher.limits(), capacity=30)
-    by_hand.batcher.store.configure(lowered, [])
+    by_hand.batcher.rate_limiter.set_capacity(30)
 
     assert [by_hand.run(batch) for batch in released] == [
         {"done": 1, "cost": 20},

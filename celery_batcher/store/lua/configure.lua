@@ -23,7 +23,7 @@ end
 
 local function write_options(resource, name)
   call('HSET', RES, 'grace', math.max(resource.grace, num(RES, 'grace')), 'every', resource.every,
-    'adaptive', resource.adaptive, 'weight:' .. name, ARGV[5], 'credit_floor:' .. name, ARGV[6],
+    'adaptive', resource.adaptive, 'weight:' .. name, ARGV[5], 'floor:' .. name, ARGV[6],
     'backfill_floor:' .. name, ARGV[7])
   for n, step in ipairs(resource.ramp) do call('HSET', RES, nth('ramp', n), text(step)) end
   local names = call('HGET', RES, 'batchers') or ''

@@ -1,11 +1,10 @@
 -- Release one batch: the next watcher's, as large as its options, the capacity and the credit
 -- allow. Check, then take: a refusal changes nothing but credit and the note of a head in need.
--- Back-fills have their turn when nothing else may be released for want of operations or credit.
 -- ARGV 3 token, 4 id of the batch, 5 grace_ms, 6 flush_ms, 7 max_open_batches,
 --      8 max_concurrent_batches (0 any), 9 batcher's name, 10 '1' limited
 -- Returns {'batch', watcher, operations, cost, trigger, oldest_ms, age of the oldest in ms}
 --      or {reason, milliseconds to wait, -1 unknown}. O(blocks of the batch)
--- @include header limits holds gate blocks index walk together returning credit budget cutting
+-- @include header limits holds gate blocks index walk together returning sharing budget cutting
 local token, id = ARGV[3], ARGV[4]
 local function describe(b)
   return { 'batch', b[1], tonumber(b[2]), tonumber(b[3]), b[4], now - tonumber(b[5]) }
@@ -30,21 +29,25 @@ local most = tonumber(ARGV[8])
 if open >= tonumber(ARGV[7]) then return { 'open', -1 } end
 if most > 0 and open + num(META, 'running_batches') >= most then return { 'concurrency', -1 } end
 
--- Of the watchers in a ring, the first that may release a batch does.
+-- Of the watchers in the ring of a class, the first that may release a batch does.
 -- Returns the batch, or nil, the reason and milliseconds.
-local function release_from(ring, class)
+local function release_from(class, rank)
+  local ring = class == 1 and RING or BACK
   while true do
     local top = call('ZRANGE', ring, 0, 0, 'WITHSCORES')
-    if #top == 0 then return nil, 'empty', next_due() end
+    if #top == 0 then
+      if limited then forget_need(class, name) end
+      return nil, 'empty', next_due()
+    end
     local w, tag = top[1], math.max(tonumber(top[2]), num(META, nth('vtime', class)))
     local o = read_watcher(w)
     local head = front(w, o, class)
+    local standing = head and limited and standing_of(class, name, head.costs, flush_ms)
+    if standing and standing.rank > rank then return nil, 'rank', -1 end
     local budget, refused, after = { math.huge }, not head and 'empty' or nil, nil
-    if head and limited then
-      budget, refused, after = allow(CLASSES[class], head.costs, o, name, flush_ms)
-    end
+    if standing then budget, refused, after = allow(standing, head.costs, o, flush_ms) end
     if not refused then
-      return describe(record(w, tag, o, cut(id, w, o, budget, class), limited, name))
+      return describe(record(w, tag, o, cut(id, w, o, budget, class), standing))
     elseif refused == 'credit' or refused == 'capacity' then
       return nil, refused, after
     end
@@ -53,13 +56,11 @@ local function release_from(ring, class)
   end
 end
 
+-- Back-fills come first as far as their floor covers them, and else when there is nothing urgent.
 local batch
-batch, reason, wait = release_from(RING, 1)
+if limited then batch = release_from(2, 0) end
 if batch then return batch end
-if reason ~= 'capacity' then
-  local why, after
-  batch, why, after = release_from(BACK, 2)
-  if batch then return batch end
-  if reason == 'empty' then reason, wait = why, after end
-end
-return { reason, wait }
+batch, reason, wait = release_from(1, 1)
+if batch or reason ~= 'empty' then return batch or { reason, wait } end
+batch, reason, wait = release_from(2, 2)
+return batch or { reason, wait }

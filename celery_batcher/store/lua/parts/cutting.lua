@@ -208,12 +208,12 @@ local function cut(id, w, o, budget, class)
 end
 
 -- Enter a batch in the ledger with its hold; its watcher moves on in the ring.
-local function record(w, tag, o, batch, limited, name)
+local function record(w, tag, o, batch, standing)
   local id, cost = batch.id, batch.costs[1]
   if #batch.costs > 1 then call('HSET', batch_key(id), 'costs', pack_costs(batch.costs)) end
   call('HSET', batch_key(id), 'watcher', w, 'n', batch.n, 'cost', text(cost), 'trigger',
     batch.trigger, 'oldest', batch.oldest, 'released', now, 'state', 'open', 'offers', 0,
-    'probe', o.probe, 'held', limited and 1 or 0)
+    'probe', o.probe, 'held', standing and 1 or 0)
   call('ZADD', OPEN, now, id)
   call('ZADD', OFFERS, now, id)
   add(watcher_key(w), 'ns', -batch.taken.s)
@@ -221,9 +221,9 @@ local function record(w, tag, o, batch, limited, name)
     add(watcher_key(w), 'n' .. prio, -batch.taken[prio])
     call('HSET', watcher_key(w), 'v' .. prio, text(o['v' .. prio]))
   end
-  if limited then
+  if standing then
     hold_open(batch.costs, 1)
-    spend(CLASSES[batch.class], batch.costs, name)
+    spend(standing, batch.costs)
   end
   local moved = tag + batch.weight / o.weight
   for field, n in pairs({ n = -batch.n, cost = -cost, on = 1, oc = cost }) do

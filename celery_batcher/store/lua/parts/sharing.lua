@@ -1,0 +1,111 @@
+-- Sharing a resource with other batchers: start-time fair queueing (fairness.py) of the resource's
+-- time. An operation takes the time in which its cost is earned, in the limit where that is longest
+-- (dominant resource fairness; Ghodsi et al., NSDI 2011). A batcher that was refused room or credit is
+-- in need of a batch: those that come after it in rank and virtual time leave it that much.
+-- Ranks: 0 what a floor covers, 1 what is urgent, 2 back-fills. All times are in milliseconds.
+local FLOORS = { 'floor:', 'backfill_floor:' }
+
+-- An account of a class of a batcher.
+local function party(class, name) return class == 1 and name or name .. '/backfill' end
+
+local function time_of(costs)
+  local longest = 0
+  for _, limit in ipairs(limits) do
+    local cost = costs[limit.dimension] or 0
+    if cost > 0 and limit.provisioned > 0 then longest = math.max(longest, cost * limit.window / limit.provisioned) end
+  end
+  return longest
+end
+
+-- Where a class of this batcher stands: its rank for a head with these costs, its virtual time, and
+-- what its floor has earned, which is kept up to two flush intervals' worth or what the head takes.
+-- The floor covers a batch of that size, from one flush interval's worth on.
+local function standing_of(class, name, costs, flush_ms)
+  local me, time = party(class, name), time_of(costs)
+  local s = call('HMGET', RES, FLOORS[class] .. name, 'earned:' .. me, 'earned_ms:' .. me,
+    'tag:' .. me, nth('vtime', class), 'weight:' .. name, 'batchers')
+  local part = tonumber(s[1]) or 0
+  local enough = math.max(flush_ms * part, time)
+  local earned = (tonumber(s[2]) or 0) + part * math.max(0, now - (tonumber(s[3]) or now))
+  local standing = { me = me, class = class, weight = tonumber(s[6]) or 1,
+    tag = math.max(tonumber(s[4]) or 0, tonumber(s[5]) or 0), others = {},
+    earned = math.min(earned, math.max(2 * flush_ms * part, time)), covered = 2 ^ 53 }
+  standing.rank = part > 0 and standing.earned >= enough and 0 or class
+  if part > 0 then standing.covered = now + math.ceil((enough - standing.earned) / part) end
+  standing.enough = enough
+  for known in string.gmatch(s[7] or '', '%S+') do
+    if known ~= name then
+      table.insert(standing.others, 'need:' .. party(1, known))
+      table.insert(standing.others, 'need:' .. party(2, known))
+    end
+  end
+  return standing
+end
+
+-- The costs of what other batchers need before this one, by dimension. A need is packed: rank,
+-- virtual time, when it lapses, when a floor covers some of it, its costs, and those of what the floor
+-- covers then.
+local NEED = 4
+local function need_before(standing)
+  local sum, dimensions = {}, limits[#limits].dimension
+  if #standing.others == 0 then return sum end
+  for _, packed in ipairs(call('HMGET', RES, unpack(standing.others))) do
+    local need = open_costs(packed or '')
+    local rank, tag, lapses, covered = unpack(need)
+    local first = NEED
+    if rank and rank > 0 and covered <= now then rank, first = 0, NEED + dimensions end
+    if rank and lapses > now
+      and (rank < standing.rank or rank == standing.rank and rank > 0 and tag < standing.tag) then
+      for d = 1, dimensions do sum[d] = (sum[d] or 0) + need[first + d] end
+    end
+  end
+  return sum
+end
+
+-- What may be had of a limit in so much of its time.
+local function worth(limit, time) return time * limit.provisioned / limit.window end
+
+-- The most that a batch may cost in a limit: of what a floor covers no more than it has earned.
+local function most_of(standing, limit)
+  return standing.rank > 0 and math.huge or worth(limit, standing.earned)
+end
+
+-- It needs a batch: of operations like the one at its head, as much as a flush earns or a batch holds.
+local function note_need(standing, costs, o, flush_ms)
+  if #standing.others == 0 then return end
+  local mean = math.max(1, o.cost / math.max(1, o.n))
+  local most = math.min(limits[1].per_flush, most_of(standing, limits[1]))
+  local count = math.max(1, math.min(o.n, o.max_batch_size, most / mean))
+  local lapses, dimensions = now + math.max(500, 3 * flush_ms), limits[#limits].dimension
+  local need = { standing.rank, standing.tag, lapses, standing.covered }
+  for d = 1, dimensions do
+    local all = math.max(costs[d] or 0, math.floor(count * (d == 1 and mean or costs[d] or 0)))
+    need[NEED + d], need[NEED + dimensions + d] = all, all
+  end
+  for _, limit in ipairs(limits) do
+    local at, head = NEED + dimensions + limit.dimension, costs[limit.dimension] or 0
+    need[at] = math.min(need[at], math.max(head, math.floor(worth(limit, standing.enough))))
+  end
+  call('HSET', RES, 'need:' .. standing.me, pack_costs(need))
+end
+
+local function forget_need(class, name)
+  call('HDEL', RES, 'need:' .. party(class, name))
+end
+
+-- A batch was released: what its floor does not cover moves the virtual time.
+local function spend(standing, costs)
+  local time = time_of(costs)
+  local covered = standing.rank == 0 and math.min(standing.earned, time) or 0
+  call('HSET', RES, 'earned:' .. standing.me, text(standing.earned - covered),
+    'earned_ms:' .. standing.me, now,
+    'tag:' .. standing.me, text(standing.tag + (time - covered) / standing.weight))
+  if standing.rank > 0 then
+    call('HSET', RES, nth('vtime', standing.class), text(standing.tag))
+  end
+  call('HDEL', RES, 'need:' .. standing.me)
+  for n, limit in ipairs(limits) do
+    local left = limit.earned - (costs[limit.dimension] or 0)
+    call('HSET', RES, nth('credit', n), text(left))
+  end
+end

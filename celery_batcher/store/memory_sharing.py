@@ -1,0 +1,127 @@
+"""Sharing a resource with other batchers, in the store in memory.
+
+Start-time fair queueing of the resource's time, as `lua/parts/sharing.lua` explains.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .memory_holds import LimitNow
+from .memory_state import Act, Member, Need, WatcherState
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a class of a batcher stands: rank, virtual time, and what its floor has earned.
+
+    The floor covers a batch from ``enough`` on, which it has earned at ``covered``.
+    """
+
+    member: Member
+    nth: int
+    rank: int
+    tag: float
+    earned: float
+    enough: float
+    covered: int
+
+
+def time_of(costs: Sequence[int], limits: Sequence[LimitNow]) -> float:
+    """The milliseconds in which costs are earned, in the limit where that is longest."""
+    return max(
+        (
+            limit.cost_of(costs) * limit.window_ms / limit.state.limit.capacity
+            for limit in limits
+            if limit.cost_of(costs) > 0 and limit.state.limit.capacity > 0
+        ),
+        default=0.0,
+    )
+
+
+def standing_of(
+    act: Act, nth: int, costs: Sequence[int], limits: Sequence[LimitNow], flush_ms: int
+) -> Standing:
+    """Where a class of this batcher stands with a head of these costs."""
+    resource = act.resource
+    member = resource.members.setdefault(act.batcher, Member())
+    time, part, own = time_of(costs, limits), member.floors[nth], member.parties[nth]
+    since = act.now if own.earned_ms is None else own.earned_ms
+    earned = min(own.earned + part * max(0, act.now - since), max(2 * flush_ms * part, time))
+    enough = max(flush_ms * part, time)
+    rank = 0 if part > 0 and earned >= enough else nth + 1
+    covered = act.now + math.ceil((enough - earned) / part) if part > 0 else 2**53
+    return Standing(member, nth, rank, max(own.tag, resource.times[nth]), earned, enough, covered)
+
+
+def need_before(act: Act, standing: Standing, dimensions: int) -> list[int]:
+    """The costs of what other batchers need before this one, by dimension."""
+    total = [0] * dimensions
+    for member in act.resource.members.values():
+        for need in (one.need for one in member.parties):
+            if member is standing.member or need is None or need.until <= act.now:
+                continue
+            covered = need.rank > 0 and need.covered <= act.now
+            rank, costs = (0, need.floor) if covered else (need.rank, need.costs)
+            if rank < standing.rank or (rank == standing.rank > 0 and need.tag < standing.tag):
+                total = [one + more for one, more in zip(total, costs, strict=True)]
+    return total
+
+
+def most_of(standing: Standing, limit: LimitNow) -> float:
+    """The most that a batch may cost: of what a floor covers no more than it has earned."""
+    if standing.rank > 0:
+        return math.inf
+    return _worth(limit, standing.earned)
+
+
+def _worth(limit: LimitNow, time: float) -> float:
+    """What may be had of a limit in so much of its time."""
+    return time * limit.state.limit.capacity / limit.window_ms
+
+
+def note_need(
+    act: Act,
+    standing: Standing,
+    costs: Sequence[int],
+    watcher: WatcherState,
+    limits: Sequence[LimitNow],
+    flush_ms: int,
+) -> None:
+    """It needs a batch: as much as a flush earns or a batch holds of what is at its head."""
+    if len(act.resource.members) == 1:
+        return
+    mean = max(1, watcher.waiting_cost / max(1, watcher.waiting))
+    most = min(limits[0].per_flush, most_of(standing, limits[0]))
+    count = max(1, min(watcher.waiting, watcher.options.max_batch_size, most / mean))
+    needed = []
+    for dimension in range(limits[-1].dimension):
+        head = costs[dimension] if dimension < len(costs) else 0
+        needed.append(max(head, int(count * (mean if dimension == 0 else head))))
+    floor = list(needed)
+    for limit in limits:
+        at, least = limit.dimension - 1, limit.cost_of(costs)
+        floor[at] = min(floor[at], max(least, int(_worth(limit, standing.enough))))
+    until = act.now + max(500, 3 * flush_ms)
+    standing.member.parties[standing.nth].need = Need(
+        standing.rank, standing.tag, until, standing.covered, tuple(needed), tuple(floor)
+    )
+
+
+def forget_need(act: Act, nth: int) -> None:
+    act.resource.members.setdefault(act.batcher, Member()).parties[nth].need = None
+
+
+def spend(act: Act, standing: Standing, costs: Sequence[int], limits: Sequence[LimitNow]) -> None:
+    """A batch was released: what its floor does not cover moves the virtual time."""
+    time, own = time_of(costs, limits), standing.member.parties[standing.nth]
+    covered = min(standing.earned, time) if standing.rank == 0 else 0
+    own.earned, own.earned_ms = standing.earned - covered, act.now
+    own.tag = standing.tag + (time - covered) / standing.member.weight
+    if standing.rank > 0:
+        act.resource.times[standing.nth] = standing.tag
+    own.need = None
+    for limit in limits:
+        limit.state.credit = limit.earned - limit.cost_of(costs)
