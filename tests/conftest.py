@@ -120,10 +120,15 @@ def flushed(server: EmbeddedServer) -> str:
 
 
 @pytest.fixture(scope="session")
-def rabbitmq_server() -> Iterator[RabbitServer]:
-    """The session's private RabbitMQ; do not kill it, start one for that."""
+def rabbitmq_installed() -> None:
+    """For tests that start a RabbitMQ of their own."""
     if rabbitmq_script() is None:
         missing("rabbitmq-server")
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server(rabbitmq_installed: None) -> Iterator[RabbitServer]:
+    """The session's private RabbitMQ; do not kill it, start one for that."""
     server = RabbitServer()
     try:
         server.start()
