@@ -40,12 +40,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run the fast layers first; a layer not named here comes last."""
+    """Run the fast layers first, and what is not named here last; of two at once, the slow ones.
+
+    Two processes (`-n 2`) end together only when the long files are not the last to begin.
+    """
     layers = ["unit", "contract", "simulation", "integration"]
+    shared = hasattr(config, "workerinput")  # with a second process, by pytest-xdist
 
     def place(item: pytest.Item) -> int:
         layer = item.path.relative_to(config.rootpath / "tests").parts[0]
-        return layers.index(layer) if layer in layers else len(layers)
+        at = layers.index(layer) if layer in layers else len(layers)
+        return -at if shared else at
 
     items.sort(key=place)
 
