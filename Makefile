@@ -4,6 +4,7 @@ PYTHON ?= python3
 VERSIONS := 3.10 3.11 3.12 3.13
 VENV := .venv
 PIP_OPTIONS := --quiet --disable-pip-version-check
+UNITS := $(VERSIONS:%=unit-on-%)
 
 # Nothing but the environment of a target may provide its modules.
 unexport PYTHONPATH
@@ -11,7 +12,7 @@ unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-unit test-oldest test-pythons check simulate mutants fuzz faults bench clean \
-    rabbitmq
+    rabbitmq $(UNITS)
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,11 +20,12 @@ help: ## show this list
 demo: $(VENV)/demo/.ready ## back-fill a rate-limited store three ways and compare (FULL=1: every city)
 	@$(VENV)/demo/bin/python examples/backfill/demo.py
 
-test: $(VENV)/test/.ready rabbitmq test-pythons ## test the built wheel: every layer, every server that is here
+test: ## test the built wheel: every layer, every server that is here
+	@$(MAKE) --no-print-directory --jobs=2 $(VENV)/test/.ready rabbitmq test-pythons
 	@rm -rf $(VENV)/wheel
 	@$(VENV)/test/bin/pip wheel $(PIP_OPTIONS) --no-deps --wheel-dir $(VENV)/wheel .
 	@$(VENV)/test/bin/pip install $(PIP_OPTIONS) --no-deps --force-reinstall $(VENV)/wheel/*.whl
-	@TEST_INSTALLED=1 $(VENV)/test/bin/pytest
+	@TEST_INSTALLED=1 $(VENV)/test/bin/pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 test-unit: $(VENV)/test-unit/.ready ## test without any server, in seconds
 	@$(VENV)/test-unit/bin/pytest tests/unit
@@ -31,18 +33,16 @@ test-unit: $(VENV)/test-unit/.ready ## test without any server, in seconds
 test-oldest: $(VENV)/test-oldest/.ready rabbitmq ## test on the oldest supported Celery, Kombu and redis-py
 	@$(VENV)/test-oldest/bin/pytest
 
-test-pythons: ## run the unit tests on the other supported Pythons that are here
-	@for version in $(VERSIONS); do \
-	    python=$$(PYENV_VERSION=$$version python$$version -c 'import sys; print(sys.executable)' 2>/dev/null) \
-	        || { echo "Python $$version is not here and is left out"; continue; }; \
-	    [ "$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')" != $$version ] || continue; \
-	    $(MAKE) --no-print-directory unit-on VERSION=$$version PYTHON="$$python" || exit 1; \
-	done
+test-pythons: $(UNITS) ## run the unit tests on the other supported Pythons that are here
 
-.PHONY: unit-on
-unit-on: $(VENV)/python$(VERSION)/.ready
-	@echo "Python $(VERSION), unit tests:"
-	@$(VENV)/python$(VERSION)/bin/pytest --quiet --no-header tests/unit
+# What pytest says comes in one piece: others may run beside it.
+$(UNITS): unit-on-%:
+	@python=$$(PYENV_VERSION=$* python$* -c 'import sys; print(sys.executable)' 2>/dev/null) \
+	    || { echo "Python $* is not here and is left out"; exit 0; }; \
+	[ "$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')" != $* ] || exit 0; \
+	$(MAKE) --no-print-directory $(VENV)/python$*/.ready PYTHON="$$python" || exit 1; \
+	said=$$($(VENV)/python$*/bin/pytest --quiet --no-header tests/unit 2>&1); status=$$?; \
+	printf 'Python %s, unit tests:\n%s\n' $* "$$said"; exit $$status
 
 simulate: $(VENV)/test-unit/.ready ## run 10,000 schedules with faults on the memory store (STORE=redis; SEED= replays one)
 	@cd tests && ../$(VENV)/test-unit/bin/python -m simulation.run --store $(or $(STORE),memory) \
@@ -92,7 +92,8 @@ $(VENV)/test-oldest/.ready: PACKAGES = -e '.[test,embedded]' celery==5.5.0 kombu
 $(VENV)/check/.ready: PACKAGES = -e '.[dev,embedded]'
 $(VENV)/bench/.ready: PACKAGES = -e '.[bench,embedded]'
 $(VENV)/celery-batches/.ready: PACKAGES = celery-batches 'celery[redis]'
-$(VENV)/python%/.ready: PACKAGES = -e '.[test,embedded]'
+# One process uses it: compiling what it does not import would be for nothing.
+$(VENV)/python%/.ready: PACKAGES = --no-compile -e '.[unit,embedded]'
 
 $(VENV)/%/.ready: pyproject.toml
 	@echo "Preparing $(@D)"

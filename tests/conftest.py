@@ -40,12 +40,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run the fast layers first; a layer not named here comes last."""
+    """Run the fast layers first, and what is not named here last; of two at once, the slow ones.
+
+    Two processes (`-n 2`) end together only when the long files are not the last to begin.
+    """
     layers = ["unit", "contract", "simulation", "integration"]
+    shared = hasattr(config, "workerinput")  # with a second process, by pytest-xdist
 
     def place(item: pytest.Item) -> int:
         layer = item.path.relative_to(config.rootpath / "tests").parts[0]
-        return layers.index(layer) if layer in layers else len(layers)
+        at = layers.index(layer) if layer in layers else len(layers)
+        return -at if shared else at
 
     items.sort(key=place)
 
@@ -120,10 +125,15 @@ def flushed(server: EmbeddedServer) -> str:
 
 
 @pytest.fixture(scope="session")
-def rabbitmq_server() -> Iterator[RabbitServer]:
-    """The session's private RabbitMQ; do not kill it, start one for that."""
+def rabbitmq_installed() -> None:
+    """For tests that start a RabbitMQ of their own."""
     if rabbitmq_script() is None:
         missing("rabbitmq-server")
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server(rabbitmq_installed: None) -> Iterator[RabbitServer]:
+    """The session's private RabbitMQ; do not kill it, start one for that."""
     server = RabbitServer()
     try:
         server.start()

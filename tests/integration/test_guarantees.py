@@ -38,6 +38,8 @@ BATCHERS: dict[str, Any] = {
         "options": {"max_operation_time": 1.0, "claim_grace": 0.5, "enqueue_timeout": 5.0},
         "watchers": {"plain.work": {"max_batch_size": 20}},
     },
+    # Of a producer that is killed, an admission may be left until it is void: nobody waits for it.
+    "produced": {"watchers": {"produced.work": {"max_batch_size": 20}}},
     "limited": {
         "capacity": CAPACITY,
         "resource": "shared",
@@ -123,7 +125,7 @@ from projects import recording
 project = recording.build(json.loads(Path(os.environ[recording.VARIABLE]).read_text()))
 for chunk in itertools.count():
     rows = [{"n": 100_000 + chunk * 50 + at} for at in range(50)]
-    project.watchers["plain.work"].enqueue_many(rows, pack=7)
+    project.watchers["produced.work"].enqueue_many(rows, pack=7)
     print(chunk, flush=True)
 """
 
@@ -150,11 +152,11 @@ def test_g1_what_enqueue_many_returned_for_survives_the_end_of_its_producer(
         confirmed = 4 + len(producer.stdout.read().split())
 
     def all_handled() -> None:
-        numbers = set(stack.journal.numbers("plain.work"))
+        numbers = set(stack.journal.numbers("produced.work"))
         assert numbers.issuperset(range(100_000, 100_000 + confirmed * 50))
 
     eventually(all_handled)
-    assert set(stack.journal.attempts("plain.work").values()) == {1}
+    assert set(stack.journal.attempts("produced.work").values()) == {1}
 
 
 def test_g1_the_work_of_a_killed_flusher_is_taken_up_by_another(stack: Stack) -> None:
@@ -306,8 +308,9 @@ def test_g1_nothing_is_lost_nor_started_too_soon_when_the_server_is_killed(
     assert worst_window(stack.journal.starts("limited.work")) <= CAPACITY
 
 
+@pytest.mark.usefixtures("rabbitmq_installed")
 def test_g1_nothing_is_lost_nor_doubled_when_rabbitmq_is_killed(
-    rabbitmq_server: RabbitServer, redis_url: str, unique: str, key_prefix: str, tmp_path: Path
+    redis_url: str, unique: str, key_prefix: str, tmp_path: Path
 ) -> None:
     rabbitmq = RabbitServer()
     batchers = {unique: {"capacity": 500, "watchers": {"rabbit.work": {"max_batch_size": 20}}}}

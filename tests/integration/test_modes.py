@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -173,6 +174,17 @@ def test_start_flushes_without_beat_and_a_worker_leaves_lanes_alone(
 # One process, in memory
 
 
+@pytest.fixture
+def root_logger() -> Iterator[None]:
+    """A worker in this process sets the root logger up as its own: back with it for later tests."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
+
+
+@pytest.mark.usefixtures("root_logger")
 @pytest.mark.filterwarnings("ignore::celery.exceptions.CPendingDeprecationWarning")
 def test_an_app_in_memory_is_one_process_and_its_listeners_hear_it(unique: str) -> None:
     app = Celery(unique, broker=f"memory://{unique}", set_as_current=False)
