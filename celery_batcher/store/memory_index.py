@@ -37,16 +37,16 @@ def count_waiting(watcher: WatcherState, one: Waiting) -> None:
 def reindex(state: BatcherState, name: str) -> None:
     """A watcher is in the ring while it has operations and may release a batch.
 
-    While it has back-fills it is in a ring of its own.
+    While it has back-fills, and no halves that go before them, it is in another.
     """
     watcher = state.watcher(name)
     most = watcher.options.max_concurrent_batches
     busy = most and watcher.open + watcher.claimed >= most
     may = not busy and not (watcher.probe and watcher.open)
     backfills = watcher.by_priority[Priority.backfill]
-    for nth, waiting in enumerate((watcher.waiting - backfills, backfills)):
-        ring = state.watcher_rings[nth]
-        if may and waiting > 0:
+    waits = watcher.waiting > backfills, backfills > 0 and not watcher.together
+    for nth, ring in enumerate(state.watcher_rings):
+        if may and waits[nth]:
             ring.join(name, watcher.tags[nth])
         else:
             ring.leave(name)
