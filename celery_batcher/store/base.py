@@ -235,6 +235,36 @@ class Charge:
 
 
 @dataclass(frozen=True, slots=True)
+class Limiter:
+    """The answer to whoever asks for the right to lease.
+
+    Attributes:
+        mine: whether it has the right.
+        owner: the fleet's id, for lease managers.
+        needs: cost of everything neither done nor dead, in all batchers of the resource.
+        capacity, reserved: as the store has them.
+    """
+
+    mine: bool
+    owner: str
+    needs: int
+    capacity: int
+    reserved: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """Partitions that are leased, and how many milliseconds longer.
+
+    ``lacking`` is what the partition ``last`` is worth less than the others.
+    """
+
+    partitions: Mapping[int, int]
+    last: int = -1
+    lacking: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """What the store says of a resource: names of dimensions, and limits."""
 
@@ -548,8 +578,17 @@ class Store(Protocol):
     ) -> tuple[int, ...] | None:
         """Set the capacities of all limits; return those before, None without a resource."""
 
-    def lease(self, partitions: Mapping[int, int]) -> int:
-        """Note the partitions that are leased, and how many milliseconds longer."""
+    def limiter(self, token: str, ms: int, owner: str) -> Limiter:
+        """Take or keep the right to lease for the resource, if no other limiter has it.
+
+        ``owner`` becomes the fleet's id if it has none.
+        """
+
+    def lease(self, token: str, leases: Leased) -> bool:
+        """Note what is leased, in place of what was before; False when the right is another's."""
+
+    def yield_limiter(self, token: str) -> bool:
+        """Give back the right to lease."""
 
     def shut(self, ms: int) -> bool:
         """Close the resource for the whole fleet; True when that made it longer."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ..clock import Clock, SystemClock
 from . import memory_dead as letters
 from . import memory_holds as holds
 from . import memory_intake as intake
+from . import memory_leasing as leasing
 from . import memory_ledger as ledger
 from .base import (
     Admission,
@@ -28,6 +29,8 @@ from .base import (
     Counts,
     Dead,
     Facts,
+    Leased,
+    Limiter,
     Limits,
     Refused,
     Released,
@@ -251,12 +254,17 @@ class MemoryStore:
                 reindex(act.state, name)
             return before or None
 
-    def lease(self, partitions: Mapping[int, int]) -> int:
+    def limiter(self, token: str, ms: int, owner: str) -> Limiter:
         with self._act() as act:
-            act.resource.leases = {index: act.now + ms for index, ms in partitions.items()}
-            for name in act.state.watchers:
-                reindex(act.state, name)
-            return len(partitions)
+            return leasing.limiter(act, token, ms, owner, counts(act).unsettled_cost)
+
+    def lease(self, token: str, leases: Leased) -> bool:
+        with self._act() as act:
+            return leasing.lease(act, token, leases)
+
+    def yield_limiter(self, token: str) -> bool:
+        with self._act() as act:
+            return leasing.yield_limiter(act, token)
 
     def shut(self, ms: int) -> bool:
         with self._act() as act:

@@ -61,8 +61,9 @@ def _usable(act: Act, state: LimitState, hold_ms: int) -> int:
         steps = max(0, (act.now - resource.from_ms) // resource.every_ms)
         capacity = min(capacity, state.start + state.step * steps)
     if resource.factor is not None:
-        leased = sum(1 for ends in resource.leases.values() if ends >= act.now + hold_ms)
-        capacity = min(capacity, resource.reserved + resource.factor * leased)
+        usable = {at for at, ends in resource.leases.items() if ends >= act.now + hold_ms}
+        leased = resource.factor * len(usable) - resource.lacking * (resource.last in usable)
+        capacity = min(capacity, resource.reserved + leased)
     return capacity
 
 

@@ -177,6 +177,12 @@ class ResourceState:
     factor: int | None = None
     reserved: int = 0
     leases: dict[int, int] = field(default_factory=dict)
+    last: int = -1
+    lacking: int = 0
+    owner: str = ""
+    needs: dict[str, tuple[int, int]] = field(default_factory=dict)
+    limiter: str | None = None
+    limiter_until: int = 0
     members: dict[str, Member] = field(default_factory=dict)
     times: list[float] = field(default_factory=lambda: [0.0, 0.0])
     credit_ms: int | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -33,8 +33,10 @@ from .base import (
     Dead,
     Difference,
     Facts,
+    Leased,
     Limit,
     LimitCounts,
+    Limiter,
     Limits,
     Refused,
     Released,
@@ -291,8 +293,16 @@ class RedisStore:
         before = self._run("set_capacity", given, "" if reserved is None else reserved)
         return tuple(map(int, before.split())) or None
 
-    def lease(self, partitions: Mapping[int, int]) -> int:
-        return cast(int, self._run("lease", json.dumps(dict(partitions))))
+    def limiter(self, token: str, ms: int, owner: str) -> Limiter:
+        mine, owner_, *figures = self._run("limiter", token, ms, owner, self._batcher)
+        return Limiter(bool(mine), owner_.decode(), *map(int, figures))
+
+    def lease(self, token: str, leases: Leased) -> bool:
+        rows = json.dumps(list(leases.partitions.items()))
+        return bool(self._run("lease", token, rows, leases.last, leases.lacking))
+
+    def yield_limiter(self, token: str) -> bool:
+        return bool(self._run("yield", token))
 
     def shut(self, ms: int) -> bool:
         return bool(self._run("shut", ms))

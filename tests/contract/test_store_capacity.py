@@ -10,6 +10,7 @@ import pytest
 from builders import BACKFILL, Bench, op
 from celery_batcher.store.base import (
     Charge,
+    Leased,
     Limit,
     Limits,
     Refused,
@@ -312,11 +313,17 @@ def test_the_capacity_may_change_while_it_recovers(bench: Bench) -> None:
 LEASED = ResourceOptions(factor=10, reserved=5)
 
 
+def lease(bench: Bench, partitions: dict[int, int], last: int = -1, lacking: int = 0) -> None:
+    """Partitions are leased, each for so many milliseconds."""
+    assert bench.store.limiter("limiter", 9999, "fleet").mine
+    assert bench.store.lease("limiter", Leased(partitions, last, lacking))
+
+
 def test_what_is_leased_for_a_hold_may_be_used_and_what_is_reserved_always(bench: Bench) -> None:
     bench.begin(capacity=105, resource=LEASED)
     assert usable(bench) == [5]
 
-    assert bench.store.lease({3: 2000, 7: 1010, 9: 1009}) == 3
+    lease(bench, {3: 2000, 7: 1010, 9: 1009})
 
     assert usable(bench) == [25]
     bench.clock.advance(0.001)
@@ -327,7 +334,7 @@ def test_what_is_leased_for_a_hold_may_be_used_and_what_is_reserved_always(bench
 
 def test_no_hold_outlasts_the_lease_it_began_on(bench: Bench) -> None:
     bench.begin(capacity=105, flush_ms=1000, resource=LEASED)
-    bench.store.lease({0: 1500})
+    lease(bench, {0: 1500})
     put(bench, (15,))
     batch = start(bench)
     bench.clock.advance(0.49)
@@ -339,11 +346,48 @@ def test_no_hold_outlasts_the_lease_it_began_on(bench: Bench) -> None:
 
 def test_leases_are_written_as_they_are_now(bench: Bench) -> None:
     bench.begin(capacity=105, resource=LEASED)
-    bench.store.lease({3: 9000, 7: 9000})
-    bench.store.lease({7: 9000})
+    lease(bench, {3: 9000, 7: 9000})
+    lease(bench, {7: 9000})
     assert usable(bench) == [15]
-    bench.store.lease({})
+    lease(bench, {})
     assert usable(bench) == [5]
+
+
+def test_the_last_partition_may_be_worth_less(bench: Bench) -> None:
+    bench.begin(capacity=102, resource=LEASED)
+    lease(bench, {3: 9000, 9: 2000}, last=9, lacking=3)
+
+    assert usable(bench) == [22]
+    bench.clock.advance(1)
+    assert usable(bench) == [15]
+
+
+def test_one_limiter_at_a_time_leases_for_a_resource(bench: Bench) -> None:
+    bench.begin(capacity=105, resource=LEASED)
+    first = bench.store.limiter("one", 1000, "fleet")
+    assert (first.mine, first.owner, first.capacity, first.reserved) == (True, "fleet", 105, 5)
+    assert bench.store.limiter("two", 1000, "others") == replace(first, mine=False)
+    assert bench.store.lease("two", Leased({1: 9000})) is False
+    assert usable(bench) == [5]
+
+    bench.clock.advance(1)
+    assert bench.store.limiter("two", 1000, "others") == first
+    assert bench.store.lease("one", Leased({1: 9000})) is False
+    assert bench.store.yield_limiter("one") is False
+    assert bench.store.yield_limiter("two") is True
+    assert bench.store.limiter("one", 1000, "others").mine
+
+
+def test_a_limiter_is_told_what_all_batchers_of_the_resource_need(bench: Bench) -> None:
+    bench.begin(capacity=105, resource=LEASED)
+    other = sharing(bench)
+    put(bench, (3,), (4,))
+    put(other, (5,))
+    bench.store.limiter("one", 1000, "fleet")
+
+    assert other.store.limiter("one", 1000, "fleet").needs == 12
+    bench.clock.advance(10.001)
+    assert other.store.limiter("one", 1000, "fleet").needs == 5
 
 
 def test_what_is_reserved_may_change(bench: Bench) -> None:

@@ -24,6 +24,7 @@ from celery_batcher.store.base import (
     Charge,
     Claim,
     Counts,
+    Leased,
     Limit,
     Limits,
     Released,
@@ -272,8 +273,12 @@ class Pair:
         limits = replace(self.limits, capacity=20).all
         self.both("set_capacity", [capacity] * len(limits), reserved)
 
-    def lease(self, lasting: list[int]) -> None:
-        self.both("lease", dict(enumerate(lasting)))
+    def lease(self, lasting: list[int], token: str) -> None:
+        self.both("limiter", token, 700, f"fleet{next(self.numbers)}")
+        self.both("lease", "limiter", Leased(dict(enumerate(lasting)), 2, 4))
+
+    def yield_limiter(self) -> None:
+        self.both("yield_limiter", "limiter")
 
     def _settlement(self, id: str, outcomes: str, delay: int) -> Settlement:
         """Outcomes for what the batch has, every second operation with its own details."""
@@ -400,6 +405,7 @@ which = st.integers(-4, 3)
 watcher = st.sampled_from(WATCHERS)
 nonce = st.sampled_from(["n/1", "n/1", "n/1", "other/1"])
 all_decided = st.sampled_from(["d", "r", "g", "x", "h", "a", "drgx", "gd", "rr", "hd", "hhax"])
+limiter = st.sampled_from(["limiter", "limiter", "other"])
 some_decided = st.sampled_from(["d", "d-", "r-", "-xg", "h-"])
 delay = st.sampled_from([0, 0, 1, 700])
 operation = st.fixed_dictionaries(
@@ -443,7 +449,8 @@ acts = st.one_of(
     act("advance", st.sampled_from([1, 7, 100, 500, 1009, 1010, 5000])),
     act("configure", st.sampled_from([None, 20, 20]), options),
     act("set_capacity", st.sampled_from([0, 1, 9, 20, 100]), st.sampled_from([None, None, 7])),
-    act("lease", st.lists(st.sampled_from([10, 1010, 1500, 9000]), max_size=5)),
+    act("lease", st.lists(st.sampled_from([10, 1010, 1500, 9000]), max_size=5), limiter),
+    act("yield_limiter"),
     act("charge", which, nonce, st.integers(1, 3), st.tuples(*[st.integers(-9, 30)] * 2)),
     act("neighbour", st.integers(0, 12), st.integers(0, 3)),
     act("neighbour", st.integers(0, 12), st.integers(0, 3)),

@@ -3,10 +3,11 @@ local shared -- what all limits have in common, read once
 
 local function read_shared()
   if not shared then
-    local c = call('HMGET', RES, 'limits', 'grace', 'from_ms', 'every', 'factor', 'reserved')
+    local c = call('HMGET', RES, 'limits', 'grace', 'from_ms', 'every', 'factor', 'reserved', 'last',
+      'lacking')
     shared = { limits = tonumber(c[1]) or 1, grace = tonumber(c[2]) or 0,
       from_ms = tonumber(c[3]), every = tonumber(c[4]), factor = tonumber(c[5]),
-      reserved = tonumber(c[6]) or 0 }
+      reserved = tonumber(c[6]) or 0, last = c[7], lacking = tonumber(c[8]) or 0 }
   end
   return shared
 end
@@ -19,8 +20,10 @@ local function usable(capacity, hold, from, step)
     capacity = math.min(capacity, from + step * steps)
   end
   if shared.factor then
-    local leased = call('ZCOUNT', LEASES, now + hold, '+inf')
-    capacity = math.min(capacity, shared.reserved + shared.factor * leased)
+    local leased = shared.factor * call('ZCOUNT', LEASES, now + hold, '+inf')
+    local last = shared.lacking > 0 and tonumber(call('ZSCORE', LEASES, shared.last)) or 0
+    if last >= now + hold then leased = leased - shared.lacking end
+    capacity = math.min(capacity, shared.reserved + leased)
   end
   return capacity
 end
