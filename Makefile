@@ -12,7 +12,7 @@ unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-unit test-oldest test-pythons check simulate mutants fuzz faults bench clean \
-    rabbitmq $(UNITS)
+    rabbitmq azurite $(UNITS)
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ demo: $(VENV)/demo/.ready ## back-fill a rate-limited store three ways and compa
 	@$(VENV)/demo/bin/python examples/backfill/demo.py
 
 test: ## test the built wheel: every layer, every server that is here
-	@$(MAKE) --no-print-directory --jobs=2 $(VENV)/test/.ready rabbitmq test-pythons
+	@$(MAKE) --no-print-directory --jobs=2 $(VENV)/test/.ready rabbitmq azurite test-pythons
 	@rm -rf $(VENV)/wheel
 	@$(VENV)/test/bin/pip wheel $(PIP_OPTIONS) --no-deps --wheel-dir $(VENV)/wheel .
 	@$(VENV)/test/bin/pip install $(PIP_OPTIONS) --no-deps --force-reinstall $(VENV)/wheel/*.whl
@@ -30,7 +30,7 @@ test: ## test the built wheel: every layer, every server that is here
 test-unit: $(VENV)/test-unit/.ready ## test without any server, in seconds
 	@$(VENV)/test-unit/bin/pytest tests/unit
 
-test-oldest: $(VENV)/test-oldest/.ready rabbitmq ## test on the oldest supported Celery, Kombu and redis-py
+test-oldest: $(VENV)/test-oldest/.ready rabbitmq azurite ## test on the oldest supported Celery, Kombu and redis-py
 	@$(VENV)/test-oldest/bin/pytest
 
 test-pythons: $(UNITS) ## run the unit tests on the other supported Pythons that are here
@@ -82,6 +82,18 @@ rabbitmq:
 	else \
 	    echo "rabbitmq-server is not on the PATH and only root on Debian can get it here:" \
 	        "its tests are left out unless it is found elsewhere"; \
+	fi
+
+# The emulator of Azure Storage.
+azurite:
+	@if command -v azurite-blob >/dev/null || [ -x $(VENV)/azurite/node_modules/.bin/azurite-blob ]; then :; \
+	elif command -v npm >/dev/null; then \
+	    echo "Installing azurite"; \
+	    mkdir -p $(VENV)/azurite; \
+	    npm install --silent --no-audit --no-fund --prefix $(VENV)/azurite 'azurite@^3.31' >$(VENV)/npm.log 2>&1 \
+	        || { echo "npm failed:"; tail -n 5 $(VENV)/npm.log; }; \
+	else \
+	    echo "npm is not on the PATH, and azurite comes with it: its tests are left out"; \
 	fi
 
 # What goes into each environment. All but `test` see the checkout; `test` gets the wheel on top.

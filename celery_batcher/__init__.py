@@ -15,29 +15,36 @@ from .errors import (
     ImproperOrderError,
     InvalidCostError,
     InvalidNameError,
+    LeaseStoreUnavailableError,
     NoOperationError,
     NoWatcherError,
     OperationFailedError,
     OutcomeError,
+    PartitionsOutOfRangeError,
     PayloadError,
     StoreUnavailableError,
     Throttled,
     TooExpensiveError,
     TooManyAttemptsError,
 )
+from .leases import AzureBlobLeaseManager, MemoryLeaseManager, RedisLeaseManager
 from .operation import Operation
-from .resources import ProvisionedResource
+from .resources import ProvisionedResource, SharedResource
 from .status import Status
 from .watcher import Watcher
 
 __all__ = [
     # what users make and get
+    "AzureBlobLeaseManager",
     "Batch",
     "Batcher",
     "DeadLetter",
+    "MemoryLeaseManager",
     "Operation",
     "Problem",
     "ProvisionedResource",
+    "RedisLeaseManager",
+    "SharedResource",
     "Status",
     "Watcher",
     # errors, as drawn in errors.py
@@ -51,10 +58,12 @@ __all__ = [
     "ImproperOrderError",
     "InvalidCostError",
     "InvalidNameError",
+    "LeaseStoreUnavailableError",
     "NoOperationError",
     "NoWatcherError",
     "OperationFailedError",
     "OutcomeError",
+    "PartitionsOutOfRangeError",
     "PayloadError",
     "StoreUnavailableError",
     "Throttled",

@@ -41,6 +41,18 @@ def seconds(value: Any) -> float:
     return float(value)
 
 
+def checked_seconds(value: float | timedelta, what: str) -> float:
+    """Seconds above 0.
+
+    Raises:
+        ConfigurationError: they are not.
+    """
+    try:
+        return seconds(value)
+    except ValueError as exc:
+        raise ConfigurationError(f"{what}={value!r}, but it is seconds above 0") from exc
+
+
 def delay(value: Any) -> float:
     """Seconds from zero, from a number or a timedelta."""
     zero = not isinstance(value, bool) and value in {0, timedelta(0)}

@@ -17,6 +17,8 @@
       EnqueueUncertainError (ConnectionError)   published, or not: enqueue again with the id
       StoreUnavailableError (ConnectionError)   the store did not answer
       BrokerUnavailableError (ConnectionError)  the broker did not answer
+      LeaseStoreUnavailableError (ConnectionError)  the lease manager's store did not answer
+      PartitionsOutOfRangeError (ValueError)    a shared capacity in more than 500 partitions
       OperationFailedError (RuntimeError)  an operation is dead: what its result raises
       OutcomeError (ValueError)            an outcome for a wrong operation, or one decided before
       ClaimExpiredError (TimeoutError)     the handler was too late; its outcome was refused
@@ -126,6 +128,25 @@ class StoreUnavailableError(EnqueueError, ConnectionError):
 
 class BrokerUnavailableError(EnqueueError, ConnectionError):
     """The broker did not answer; nothing was enqueued."""
+
+
+class LeaseStoreUnavailableError(BatcherError, ConnectionError):
+    """The store of a lease manager did not answer, or asked for fewer requests.
+
+    What is leased stays leased until it ends.
+    """
+
+
+class PartitionsOutOfRangeError(BatcherError, ValueError):
+    """A shared capacity would be cut into more partitions than there may be.
+
+    ``partitions`` is how many, ``factor`` the smallest with which they fit.
+    """
+
+    def __init__(self, message: str, *, partitions: int, factor: int) -> None:
+        super().__init__(message)
+        self.partitions = partitions
+        self.factor = factor
 
 
 class OutcomeError(BatcherError, ValueError):

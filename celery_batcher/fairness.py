@@ -1,20 +1,28 @@
-"""Whose turn it is, by cost: start-time fair queueing.
+"""Who is served next, and who gets how much.
 
-Each member has a virtual time, the cost it was served divided by its weight. The member that is
-furthest behind is served next, and moves ahead by what it took. One that joins (again) starts at
-the time of the member served last, so that nobody saves up a claim while idle. Over any stretch in
-which two members have something to release, what they were served differs by at most one batch
-each, whatever the costs, and a dear operation waits for its turn like a cheap one.
+**Whose turn it is, by cost: start-time fair queueing** (`FairRing`). Each member has a virtual
+time, the cost it was served divided by its weight. The member that is furthest behind is served
+next, and moves ahead by what it took. One that joins (again) starts at the time of the member
+served last, so that nobody saves up a claim while idle. Over any stretch in which two members have
+something to release, what they were served differs by at most one batch each, whatever the costs,
+and a dear operation waits for its turn like a cheap one.
 
 It is deficit round robin without the quantum: there is no round to go through, so a batch need
 not be cut to a deficit, and an operation dearer than a quantum costs no extra rounds.
 
 Source: P. Goyal, H. M. Vin, H. Cheng, "Start-time Fair Queueing", SIGCOMM 1996.
+
+**How much each gets of something that is scarce: max-min fairness** (`water_fill`). Everyone's
+share rises like water in vessels as wide as their weights, until it meets their demand or nothing
+is left. So nobody can get more without taking from one who has, for its weight, no more.
+
+Source: D. Bertsekas, R. Gallager, "Data Networks", 2nd ed. 1992, section 6.5.2.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping, Sequence
 
 
 def weigh(cost: int) -> int:
@@ -70,3 +78,56 @@ class FairRing:
     def _put(self, member: str, tag: float) -> None:
         self._tags[member] = tag
         heapq.heappush(self._heap, (tag, member))
+
+
+def water_fill(
+    demands: Sequence[int],
+    weights: Sequence[int],
+    total: int,
+    floors: Sequence[int] | None = None,
+) -> list[int]:
+    """Whole shares of a total, max-min fair by weight.
+
+    No share is above its demand, and their sum is the total, or that of the demands when it is
+    less. Each share is the exact one, rounded: down, or up where the fractions are largest; of
+    equal fractions, the first.
+
+    Args:
+        demands: the most that each wants, from 0.
+        weights: at least 1 each.
+        total: what there is, from 0.
+        floors: what each has before anyone rises above its floor, as far as it wants it. Floors
+            that are together above the total share it as demands do.
+    """
+    lows = [min(pair) for pair in zip(floors or [0] * len(demands), demands, strict=True)]
+    if sum(demands) <= total:
+        return list(demands)
+    if sum(lows) > total:
+        return water_fill(lows, weights, total)
+    shares = list(lows)
+    rising, rest = set(range(len(demands))), total
+    while rising:
+        width = sum(weights[at] for at in rising)
+        # Everything times `width`, so that it stays whole: the level is rest / width.
+        wet = {
+            at: max(lows[at] * width, min(rest * weights[at], demands[at] * width)) for at in rising
+        }
+        excess = sum(wet.values()) - rest * width
+        if excess == 0:
+            return _rounded(shares, wet, width, rest)
+        fixed = {at for at in rising if (wet[at] - rest * weights[at]) * excess > 0}
+        for at in fixed:
+            shares[at] = wet[at] // width
+        rising -= fixed
+        rest -= sum(shares[at] for at in fixed)
+    return shares
+
+
+def _rounded(shares: list[int], wet: Mapping[int, int], width: int, rest: int) -> list[int]:
+    """The shares, with those of `wet` in whole numbers whose sum is `rest`."""
+    for at, exact in wet.items():
+        shares[at] = exact // width
+    left = rest - sum(shares[at] for at in wet)
+    for at in sorted(wet, key=lambda at: (-(wet[at] % width), at))[:left]:
+        shares[at] += 1
+    return shares

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,15 @@ from redis import Redis
 
 import celery_batcher
 from celery_batcher.embedded import EmbeddedServer, binaries
-from servers import IN_CI, REDIS_SOURCES, Inventory, RabbitServer, rabbitmq_script
+from servers import (
+    IN_CI,
+    REDIS_SOURCES,
+    AzuriteServer,
+    Inventory,
+    RabbitServer,
+    azurite_script,
+    rabbitmq_script,
+)
 
 # No deadline: a slow machine is not a failed property. Fixed examples in CI, new ones on a laptop.
 settings.register_profile("batcher", deadline=None, derandomize=IN_CI, print_blob=True)
@@ -135,6 +144,19 @@ def rabbitmq_installed() -> None:
 def rabbitmq_server(rabbitmq_installed: None) -> Iterator[RabbitServer]:
     """The session's private RabbitMQ; do not kill it, start one for that."""
     server = RabbitServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def azurite_server() -> Iterator[AzuriteServer]:
+    """The session's private emulator of Azure's blobs; do not kill it, start one for that."""
+    if azurite_script() is None:
+        missing("azurite", required=shutil.which("npm") is not None)
+    server = AzuriteServer()
     try:
         server.start()
         yield server

@@ -1,10 +1,11 @@
-"""Servers that a test session starts for itself: which are here, and a private RabbitMQ."""
+"""Servers that a test session starts for itself: which are here, and those of no package."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -35,6 +36,12 @@ def rabbitmq_script() -> str | None:
     return next(filter(None, map(shutil.which, RABBITMQ_SCRIPTS)), None)
 
 
+def azurite_script() -> str | None:
+    """The program that starts an emulator of Azure's blobs, or None."""
+    installed = Path(__file__).parent.parent / ".venv/azurite/node_modules/.bin"
+    return shutil.which("azurite-blob", path=installed) or shutil.which("azurite-blob")
+
+
 @dataclass(frozen=True)
 class Inventory:
     """What of the test matrix is on this machine, for the header of the run."""
@@ -48,7 +55,9 @@ class Inventory:
         script = rabbitmq_script()
         if script:
             found["rabbitmq-server"] = "rabbitmq-server"
-        wanted = (*REDIS_SOURCES, "rabbitmq-server")
+        if azurite_script():
+            found["azurite"] = "azurite"
+        wanted = (*REDIS_SOURCES, "rabbitmq-server", "azurite")
         return cls(
             present=tuple(found[name] for name in wanted if name in found),
             missing=tuple(name for name in wanted if name not in found),
@@ -153,3 +162,57 @@ class RabbitServer:
             "RABBITMQ_NODE_PORT": str(self._port),
             "RABBITMQ_NODENAME": "batcher@localhost",
         }
+
+
+class AzuriteServer:
+    """A private emulator of Azure's blob service; what it holds survives `end` and `start`."""
+
+    ACCOUNT = "devstoreaccount1"
+    KEY = (  # the emulator's, the same everywhere
+        "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+    )
+
+    def __init__(self) -> None:
+        script = azurite_script()
+        if script is None:
+            raise FileNotFoundError("azurite is not installed")
+        self._script = script
+        self.port = free_port()
+        self._directory = Path(tempfile.mkdtemp(prefix="batcher-azurite-"))
+        self._process: GuardedProcess | None = None
+
+    @property
+    def url(self) -> str:
+        """Address of the account."""
+        return f"http://127.0.0.1:{self.port}/{self.ACCOUNT}"
+
+    def start(self) -> None:
+        """Start it and wait until it takes connections."""
+        self._process = GuardedProcess(
+            [
+                self._script,
+                *("--blobPort", str(self.port), "--location", str(self._directory)),
+                *("--silent", "--skipApiVersionCheck", "--disableTelemetry"),
+            ],
+            directory=self._directory,
+            log=self._directory / "azurite.out",
+        )
+        eventually(self._connects, timeout=60.0, interval=0.1, retry=(OSError,))
+
+    def end(self) -> None:
+        """End it in good order; it writes down what it holds only then, and now and then."""
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+
+    def stop(self) -> None:
+        """End it and delete what it held."""
+        self.end()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _connects(self) -> bool:
+        if self._process is None or not self._process.running:
+            log = (self._directory / "azurite.out").read_text(errors="replace")
+            raise RuntimeError(f"azurite ended at its start:\n{log[-2000:]}")
+        with socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            return True

@@ -1,5 +1,10 @@
-"""Capacity limits. `provisioned` has the one that a store of requests or tokens gives you."""
+"""Capacity limits.
+
+`provisioned` has the one that a store of requests or tokens gives you, `shared` the one that
+several fleets divide among themselves.
+"""
 
 from .provisioned import ProvisionedResource
+from .shared import SharedResource
 
-__all__ = ["ProvisionedResource"]
+__all__ = ["ProvisionedResource", "SharedResource"]

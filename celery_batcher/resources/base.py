@@ -1,10 +1,12 @@
-"""The protocol of a capacity limit."""
+"""The protocol of a capacity limit, and the check of its figures."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from ..costs import Cost
+from ..costs import MAX_COST, Cost
+from ..errors import ConfigurationError
 from ..store.base import Limit, ResourceOptions
 
 if TYPE_CHECKING:
@@ -37,3 +39,18 @@ class Resource(Protocol):
 
     def bind(self, batcher: Batcher) -> None:
         """A batcher uses it: through its store the resource can be changed for the fleet."""
+
+
+def checked_capacity(value: object, what: str = "capacity") -> int:
+    """An integer from 0 to 2**53 - 1.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    if isinstance(value, float) and (not math.isfinite(value) or value % 1):
+        raise ConfigurationError(f"{what} {value!r}: capacities are integers")
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(f"{what} {value!r}: capacities are integers, round it down")
+    if not 0 <= value <= MAX_COST:
+        raise ConfigurationError(f"{what} {value} is outside of 0 to {MAX_COST} (2**53 - 1)")
+    return value

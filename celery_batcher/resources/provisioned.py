@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from ..config import check_name, milliseconds, seconds
 from ..costs import MAX_COST, PLAIN, Cost, named
 from ..errors import ConfigurationError
 from ..store.base import Limit, ResourceOptions
+from .base import checked_capacity
 
 if TYPE_CHECKING:
     from ..batcher import Batcher
@@ -125,7 +125,7 @@ class ProvisionedResource:
                 f"{self!r} is used by no batcher: set_capacity writes to the batcher's store"
             )
         figures = self._in_shape("capacity", capacity)
-        batcher.set_capacities([_checked(one, "capacity") for one in figures])
+        batcher.set_capacities([checked_capacity(one, "capacity") for one in figures])
 
     def _in_shape(self, what: str, figures: Any) -> list[Any]:
         """Figures by limit, given in the shape of the capacity."""
@@ -160,7 +160,7 @@ class ProvisionedResource:
             steps = [step] * len(self._limits)
         else:
             steps = self._in_shape("the ramp's step", step)
-        checked = tuple(_checked(one, "the ramp's step") for one in steps)
+        checked = tuple(checked_capacity(one, "the ramp's step") for one in steps)
         if not all(checked):
             raise ConfigurationError(f"ramp={ramp!r}: with a step of 0 nothing ever rises")
         return checked, every_ms
@@ -196,7 +196,7 @@ def _limits(capacity: Any, window: Any) -> tuple[Limit, ...]:
                 f"window={window!r} has not the shape of the capacity {capacity!r}"
             )
         limits += [
-            Limit(dimension, _checked(one, "capacity"), _window_ms(seconds_))
+            Limit(dimension, checked_capacity(one, "capacity"), _window_ms(seconds_))
             for one, seconds_ in zip(capacities, windows, strict=True)
         ]
     return tuple(limits)
@@ -207,13 +207,3 @@ def _window_ms(window: Any) -> int:
         return milliseconds(seconds(window))
     except (TypeError, ValueError) as exc:
         raise ConfigurationError(f"window={window!r}, but it is seconds above 0") from exc
-
-
-def _checked(capacity: object, what: str) -> int:
-    if isinstance(capacity, float) and (not math.isfinite(capacity) or capacity % 1):
-        raise ConfigurationError(f"{what} {capacity!r}: capacities are integers")
-    if isinstance(capacity, bool) or not isinstance(capacity, int):
-        raise ConfigurationError(f"{what} {capacity!r}: capacities are integers, round it down")
-    if not 0 <= capacity <= MAX_COST:
-        raise ConfigurationError(f"{what} {capacity} is outside of 0 to {MAX_COST} (2**53 - 1)")
-    return capacity

@@ -9,16 +9,24 @@ from typing import Any
 from celery import Celery
 
 from celery_batcher import (
+    AzureBlobLeaseManager,
     Batch,
     Batcher,
+    MemoryLeaseManager,
     Operation,
     Problem,
     ProvisionedResource,
+    RedisLeaseManager,
+    SharedResource,
     Status,
     Throttled,
 )
 
 app = Celery("proj", broker="memory://")
+leases = RedisLeaseManager("redis://leases:6379/0", name="cosmos", lease_time=5.0)
+blobs = AzureBlobLeaseManager("account", container="cosmos", master_key="key")
+shared = SharedResource(20_000, reserved_capacity=500, factor=100, lease_manager=leases)
+local = SharedResource(500, lease_manager=MemoryLeaseManager(), max_interval=timedelta(seconds=1))
 resource = ProvisionedResource(20_000, name="cosmos", window=timedelta(seconds=1))
 batcher = Batcher("cosmos", app=app, rate_limiter=resource, flush_interval=0.1)
 

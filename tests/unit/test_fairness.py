@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from builders import Bench, memory_bench, op, read
 from celery_batcher.clock import ManualClock
-from celery_batcher.fairness import FairRing, weigh
+from celery_batcher.fairness import FairRing, water_fill, weigh
 from celery_batcher.store.base import Released, WatcherOptions
 
 few = settings(max_examples=10)
@@ -253,3 +253,70 @@ def test_a_thousand_keys_are_all_served_in_one_round(bench: Bench) -> None:
 
     assert len(seen) == 1000
     assert set(seen.values()) == {10}
+
+
+# Shares of what is scarce
+
+
+@pytest.mark.parametrize(
+    ("demands", "weights", "total", "floors", "shares"),
+    [
+        ([], [], 10, None, []),
+        ([5, 5], [1, 1], 0, None, [0, 0]),
+        ([5, 5], [1, 1], 20, None, [5, 5]),
+        ([100, 100], [1, 1], 9, None, [5, 4]),
+        ([2, 100, 100], [1, 1, 1], 20, None, [2, 9, 9]),
+        ([100, 100], [3, 1], 20, None, [15, 5]),
+        ([4, 100, 100], [3, 1, 1], 20, None, [4, 8, 8]),
+        ([100, 100], [1, 1], 20, [16, 0], [16, 4]),
+        ([100, 100, 100], [1, 1, 1], 30, [20, 0, 0], [20, 5, 5]),
+        ([3, 100], [1, 1], 20, [16, 0], [3, 17]),
+        ([100, 100], [1, 1], 20, [30, 10], [10, 10]),
+        ([2**53, 2**53], [1, 2], 2**53, None, [2**53 // 3 + 1, 2**53 * 2 // 3]),
+    ],
+)
+def test_shares_rise_like_water(
+    demands: list[int],
+    weights: list[int],
+    total: int,
+    floors: list[int] | None,
+    shares: list[int],
+) -> None:
+    assert water_fill(demands, weights, total, floors) == shares
+
+
+vessels = st.lists(
+    st.tuples(st.integers(0, 60), st.integers(1, 7), st.integers(0, 30)), min_size=1, max_size=8
+)
+
+
+@settings(max_examples=300)
+@given(vessels, st.integers(0, 200), st.booleans())
+def test_shares_are_max_min_fair_and_leave_nothing_over(
+    members: list[tuple[int, int, int]], total: int, with_floors: bool
+) -> None:
+    demands, weights, floors = (list(row) for row in zip(*members, strict=True))
+    if not with_floors:
+        floors = [0] * len(members)
+    shares = water_fill(demands, weights, total, floors if with_floors else None)
+    lows = [min(pair) for pair in zip(floors, demands, strict=True)]
+    if sum(lows) > total:
+        demands, lows = lows, [0] * len(members)
+
+    assert sum(shares) == min(total, sum(demands))
+    for share, low, demand in zip(shares, lows, demands, strict=True):
+        assert low <= share <= demand
+    for rich, above, wide in zip(shares, lows, weights, strict=True):
+        for poor, most, narrow in zip(shares, demands, weights, strict=True):
+            if rich > above and poor < most:  # one could give and the other take
+                assert (rich - 1) * narrow < (poor + 1) * wide
+
+
+@settings(max_examples=100)
+@given(vessels, st.integers(0, 200))
+def test_who_wants_more_never_gets_less(members: list[tuple[int, int, int]], total: int) -> None:
+    demands, weights, floors = (list(row) for row in zip(*members, strict=True))
+    before = water_fill(demands, weights, total, floors)
+    demands[0] += 5
+
+    assert water_fill(demands, weights, total, floors)[0] >= before[0] - 1

@@ -34,6 +34,20 @@ METHODS = {
     "batchable=True, id=None, pack=500)",
     "ProvisionedResource": "(capacity, *, name=None, window=1.0, adaptive=False, ramp=None)",
     "ProvisionedResource.set_capacity": "(self, capacity)",
+    "SharedResource": "(shared_capacity, *, reserved_capacity=0, factor=1, lease_manager=None, "
+    "max_interval=0.5, name=None, window=1.0, clock=None)",
+    "SharedResource.capacity": "(self)",
+    "SharedResource.max_capacity": "(self)",
+    "SharedResource.give_me": "(self, target)",
+    "SharedResource.set_shared_capacity": "(self, capacity)",
+    "SharedResource.set_reserved_capacity": "(self, capacity)",
+    "SharedResource.provision": "(self)",
+    "SharedResource.release": "(self, owner)",
+    "SharedResource.raise_events_to": "(self, listener)",
+    "MemoryLeaseManager": "(*, lease_time=4.0, clock=None, board=None)",
+    "RedisLeaseManager": "(url, *, name, lease_time=4.0, prefix='celery_batcher:', clock=None)",
+    "AzureBlobLeaseManager": "(account=None, *, container, credential=None, master_key=None, "
+    "connection_string=None, lease_time=15, clock=None)",
     "ProvisionedResource.capacity": "(self)",
     "ProvisionedResource.max_capacity": "(self)",
     "Batch.done": "(self, operation, result=None)",
@@ -63,19 +77,25 @@ TREE = {
     "OperationFailedError": RuntimeError,
     "OutcomeError": ValueError,
     "ClaimExpiredError": TimeoutError,
+    "LeaseStoreUnavailableError": ConnectionError,
+    "PartitionsOutOfRangeError": ValueError,
 }
 
 
 def test_the_package_exports_these_names() -> None:
     assert sorted(celery_batcher.__all__) == sorted(
         [
+            "AzureBlobLeaseManager",
             "Batch",
             "Batcher",
             "BatcherError",
             "DeadLetter",
+            "MemoryLeaseManager",
             "Operation",
             "Problem",
             "ProvisionedResource",
+            "RedisLeaseManager",
+            "SharedResource",
             "Status",
             "Throttled",
             "Watcher",
@@ -140,4 +160,14 @@ def test_the_events_are_those_of_go_batcher() -> None:
         "capacity",
         "flush-start",
         "flush-done",
+        "target",
+        "allocated",
+        "released",
+        "failed",
+        "provision-start",
+        "provision-done",
+        "created-container",
+        "verified-container",
+        "created-blob",
+        "verified-blob",
     }
