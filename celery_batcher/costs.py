@@ -14,7 +14,7 @@ MAX_COST = 2**53 - 1
 Cost = int | Mapping[str, int]
 """An integer from 0; or, of a resource whose capacity has dimensions, one for each of them."""
 
-PLAIN = ("",)
+PLAIN: tuple[str, ...] = ("",)
 """The dimensions of a cost that is a plain number."""
 
 

@@ -17,6 +17,7 @@ from .config import milliseconds
 from .errors import ConfigurationError
 from .events import Listeners, logger
 from .flusher import Flusher
+from .limiter import Limiter
 from .resources.base import Resource
 from .status import LastFlush
 from .store.base import Limit, Limits, Released, Standing, Store
@@ -56,6 +57,7 @@ class Duties:
         self._listeners = listeners
         self._checker = checker
         self.last_flush: LastFlush | None = None
+        self.limiter = Limiter(batcher, listeners)
         self.auditor = Auditor(
             batcher.name,
             store=lambda: batcher.store,
@@ -161,9 +163,8 @@ class Duties:
         return tasks.publish_batches(self._batcher.app, self._batcher.watchers, batches)
 
     def limit(self) -> None:
-        """One step of the limiter: say what is needed."""
-        if self._listeners:
-            self._listeners.emit("request", self._batcher.needs_capacity())
+        """One step of the limiter."""
+        self.limiter.step()
 
     def audit(self) -> None:
         """Forget what needs no remembering, void what never came, and walk the audit."""

@@ -216,6 +216,7 @@ class TurnThread:
                     turn.look()
         finally:
             flusher.close()
+            duties.limiter.close()
 
 
 def one_flush(duties: Duties) -> bool:
@@ -235,4 +236,5 @@ def one_flush(duties: Duties) -> bool:
         turn.step(flusher, rhythm, duties.limits())
     finally:
         flusher.close()
+        duties.limiter.close()
     return True

@@ -65,7 +65,7 @@ class SharedResource:
     reserved, once leases have ended.
     """
 
-    dimensions = PLAIN
+    dimensions: tuple[str, ...] = PLAIN
 
     def __init__(
         self,
@@ -103,6 +103,7 @@ class SharedResource:
         self._break = 0.0
         self._told: int | None = None
         self._turn = ""
+        self._batcher: Batcher | None = None
 
     def __repr__(self) -> str:
         return (
@@ -121,9 +122,20 @@ class SharedResource:
         return ResourceOptions(factor=self._factor, reserved=self._reserved)
 
     def bind(self, batcher: Batcher) -> None:
-        """A batcher uses it; it calls `give_me` and `step`."""
+        """A batcher uses it; its limiter calls `give_me` and `step`."""
+        self._batcher = batcher
 
     # What there is
+
+    @property
+    def clock(self) -> Clock:
+        """What measures leases."""
+        return self._clock
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions the shared capacity makes."""
+        return self._partitions
 
     @property
     def factor(self) -> int:
@@ -162,9 +174,8 @@ class SharedResource:
             ConfigurationError: it is no capacity, or there is no lease manager.
             PartitionsOutOfRangeError: it makes more than 500 partitions.
         """
-        self._shared, self._partitions = self._checked_shared(capacity)
-        self._next = float("-inf")
-        self._holding.again = True
+        self._change(capacity, self._reserved)
+        self._write()
 
     def set_reserved_capacity(self, capacity: int) -> None:
         """Change what this fleet always has.
@@ -172,8 +183,28 @@ class SharedResource:
         Raises:
             ConfigurationError: it is no capacity.
         """
-        self._reserved = checked_capacity(capacity, "reserved_capacity")
+        self._change(self._shared, checked_capacity(capacity, "reserved_capacity"))
+        self._write()
+
+    def adopt(self, capacity: int, reserved: int) -> None:
+        """Go by the figures of the fleet's store: all of the capacity, and what of it is reserved.
+
+        Raises:
+            PartitionsOutOfRangeError: with the factor of this process they make too many.
+        """
+        if (capacity - reserved, reserved) != (self._shared, self._reserved):
+            self._change(max(0, capacity - reserved), reserved)
+
+    def _change(self, shared: int, reserved: int) -> None:
+        self._shared, self._partitions = self._checked_shared(shared)
+        self._reserved = reserved
+        self._next = float("-inf")
         self._holding.again = True
+
+    def _write(self) -> None:
+        """Let the whole fleet go by the figures of this process."""
+        if self._batcher is not None:
+            self._batcher.set_capacities([self.max_capacity()], self._reserved)
 
     def raise_events_to(self, listener: Listener) -> None:
         """Tell a listener what happens from now on, instead of the one before."""
