@@ -143,6 +143,11 @@ class SharedResource:
         return self._factor
 
     @property
+    def partitions(self) -> int:
+        """How many partitions there are; the last one may be worth less than the factor."""
+        return self._partitions
+
+    @property
     def reserved_capacity(self) -> int:
         """Capacity of this fleet that is not shared."""
         return self._reserved
@@ -229,7 +234,8 @@ class SharedResource:
                 when leases or figures have changed, and after a turn's first answer. What it
                 raises comes out of here, and the same leases are applied at the next step. It has
                 to raise when the turn is over, so that older leases never replace newer ones.
-            turn: a token of the time for which the caller alone acts for the fleet.
+            turn: a token of the time for which the caller alone acts for the fleet; another one
+                when somebody else may have acted in between.
             hold: seconds for which a lease must last to be of use: window and grace.
             weight: of this fleet, where there is less than all want.
         """

@@ -112,6 +112,7 @@ def test_the_capacity_is_what_is_reserved_and_leased(clock: ManualClock, manager
     one.give_me(10_000)
     assert len(step(one)) == 10
     assert one.capacity() == 980  # the last partition is worth 50
+    assert one.partitions == 10
     assert [one.worth(at) for at in (0, 8, 9, 10)] == [100, 100, 50, 0]
 
 
