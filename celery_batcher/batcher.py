@@ -422,8 +422,8 @@ class Batcher:
         return self.store.want(beat.wanted_ms(self.option("beat_interval")), wake=wake)
 
     def limit(self) -> None:
-        """One step of the limiter: say what is needed."""
-        self._duties.limit()
+        """One step of the limiter: say what is needed, and lease it where capacity is leased."""
+        self._duties.limiter.step()
 
     def audit(self) -> None:
         """Some steps of the audit.

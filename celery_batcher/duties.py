@@ -164,7 +164,7 @@ class Duties:
 
     def limit(self) -> None:
         """One step of the limiter."""
-        self.limiter.step()
+        self.limiter.step_apart()
 
     def audit(self) -> None:
         """Forget what needs no remembering, void what never came, and walk the audit."""

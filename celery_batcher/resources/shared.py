@@ -133,11 +133,6 @@ class SharedResource:
         return self._clock
 
     @property
-    def partitions(self) -> int:
-        """How many partitions the shared capacity makes."""
-        return self._partitions
-
-    @property
     def factor(self) -> int:
         """Capacity per partition."""
         return self._factor

@@ -239,22 +239,27 @@ class Limiter:
     """The answer to whoever asks for the right to lease.
 
     Attributes:
-        mine: whether it has the right.
+        term: the number of its term, which is another one whenever another limiter had the right
+            before; 0: the right is another's.
         owner: the fleet's id, for lease managers.
         needs: cost of everything neither done nor dead, in all batchers of the resource.
         capacity, reserved: as the store has them.
+        hold_ms: how long holds last, with the longest grace of the batchers.
+        now_ms: the store's time.
     """
 
-    mine: bool
+    term: int
     owner: str
     needs: int
     capacity: int
     reserved: int
+    hold_ms: int
+    now_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """Partitions that are leased, and how many milliseconds longer.
+    """Partitions that are leased, and until when, in the store's time.
 
     ``lacking`` is what the partition ``last`` is worth less than the others.
     """
@@ -584,8 +589,8 @@ class Store(Protocol):
         ``owner`` becomes the fleet's id if it has none.
         """
 
-    def lease(self, token: str, leases: Leased) -> bool:
-        """Note what is leased, in place of what was before; False when the right is another's."""
+    def lease(self, term: int, leases: Leased) -> bool:
+        """Note what is leased, in place of what was before; False when the term is over."""
 
     def yield_limiter(self, token: str) -> bool:
         """Give back the right to lease."""

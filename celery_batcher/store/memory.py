@@ -258,9 +258,9 @@ class MemoryStore:
         with self._act() as act:
             return leasing.limiter(act, token, ms, owner, counts(act).unsettled_cost)
 
-    def lease(self, token: str, leases: Leased) -> bool:
+    def lease(self, term: int, leases: Leased) -> bool:
         with self._act() as act:
-            return leasing.lease(act, token, leases)
+            return leasing.lease(act, term, leases)
 
     def yield_limiter(self, token: str) -> bool:
         with self._act() as act:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .base import Leased, Limiter
+from .memory_holds import limits_now
 from .memory_index import reindex
 from .memory_state import Act
 
@@ -10,22 +11,25 @@ LATELY = 10_000
 
 
 def limiter(act: Act, token: str, ms: int, owner: str, need: int) -> Limiter:
-    resource = act.resource
+    resource, term = act.resource, 0
     resource.owner = resource.owner or owner
     resource.needs[act.batcher] = need, act.now
     needs = sum(need for need, at in resource.needs.values() if act.now - at <= LATELY)
-    mine = resource.limiter in {token, None} or resource.limiter_until <= act.now
-    if mine:
+    if resource.limiter in {token, None} or resource.limiter_until <= act.now:
+        resource.term += resource.limiter != token
         resource.limiter, resource.limiter_until = token, act.now + ms
-    capacity = resource.limits[0].limit.capacity if resource.limits else 0
-    return Limiter(mine, resource.owner, needs, capacity, resource.reserved)
+        term = resource.term
+    limits = limits_now(act)
+    capacity = limits[0].state.limit.capacity if limits else 0
+    hold_ms = limits[0].hold_ms if limits else 1000
+    return Limiter(term, resource.owner, needs, capacity, resource.reserved, hold_ms, act.now)
 
 
-def lease(act: Act, token: str, leases: Leased) -> bool:
+def lease(act: Act, term: int, leases: Leased) -> bool:
     resource = act.resource
-    if resource.limiter != token:
+    if resource.term != term:
         return False
-    resource.leases = {index: act.now + ms for index, ms in leases.partitions.items()}
+    resource.leases = dict(leases.partitions)
     resource.last, resource.lacking = leases.last, leases.lacking
     for name in act.state.watchers:
         reindex(act.state, name)
@@ -36,5 +40,5 @@ def yield_limiter(act: Act, token: str) -> bool:
     resource = act.resource
     if resource.limiter != token:
         return False
-    resource.limiter, resource.limiter_until = None, 0
+    resource.limiter_until = 0
     return True

@@ -183,6 +183,7 @@ class ResourceState:
     needs: dict[str, tuple[int, int]] = field(default_factory=dict)
     limiter: str | None = None
     limiter_until: int = 0
+    term: int = 0
     members: dict[str, Member] = field(default_factory=dict)
     times: list[float] = field(default_factory=lambda: [0.0, 0.0])
     credit_ms: int | None = None

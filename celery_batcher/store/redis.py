@@ -294,12 +294,12 @@ class RedisStore:
         return tuple(map(int, before.split())) or None
 
     def limiter(self, token: str, ms: int, owner: str) -> Limiter:
-        mine, owner_, *figures = self._run("limiter", token, ms, owner, self._batcher)
-        return Limiter(bool(mine), owner_.decode(), *map(int, figures))
+        term, owner_, *figures = self._run("limiter", token, ms, owner, self._batcher)
+        return Limiter(term, owner_.decode(), *map(int, figures))
 
-    def lease(self, token: str, leases: Leased) -> bool:
+    def lease(self, term: int, leases: Leased) -> bool:
         rows = json.dumps(list(leases.partitions.items()))
-        return bool(self._run("lease", token, rows, leases.last, leases.lacking))
+        return bool(self._run("lease", term, rows, leases.last, leases.lacking))
 
     def yield_limiter(self, token: str) -> bool:
         return bool(self._run("yield", token))

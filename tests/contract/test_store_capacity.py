@@ -12,6 +12,7 @@ from celery_batcher.store.base import (
     Charge,
     Leased,
     Limit,
+    Limiter,
     Limits,
     Refused,
     Released,
@@ -315,8 +316,9 @@ LEASED = ResourceOptions(factor=10, reserved=5)
 
 def lease(bench: Bench, partitions: dict[int, int], last: int = -1, lacking: int = 0) -> None:
     """Partitions are leased, each for so many milliseconds."""
-    assert bench.store.limiter("limiter", 9999, "fleet").mine
-    assert bench.store.lease("limiter", Leased(partitions, last, lacking))
+    term = bench.store.limiter("limiter", 9999, "fleet").term
+    until = {at: bench.clock.now_ms() + ms for at, ms in partitions.items()}
+    assert bench.store.lease(term, Leased(until, last, lacking))
 
 
 def test_what_is_leased_for_a_hold_may_be_used_and_what_is_reserved_always(bench: Bench) -> None:
@@ -364,18 +366,24 @@ def test_the_last_partition_may_be_worth_less(bench: Bench) -> None:
 
 def test_one_limiter_at_a_time_leases_for_a_resource(bench: Bench) -> None:
     bench.begin(capacity=105, resource=LEASED)
+    now = bench.clock.now_ms()
     first = bench.store.limiter("one", 1000, "fleet")
-    assert (first.mine, first.owner, first.capacity, first.reserved) == (True, "fleet", 105, 5)
-    assert bench.store.limiter("two", 1000, "others") == replace(first, mine=False)
-    assert bench.store.lease("two", Leased({1: 9000})) is False
-    assert usable(bench) == [5]
+    assert first == Limiter(1, "fleet", 0, 105, 5, 1010, now)
+    assert bench.store.limiter("two", 1000, "others") == replace(first, term=0)
+    assert bench.store.limiter("one", 1000, "others") == first
 
     bench.clock.advance(1)
-    assert bench.store.limiter("two", 1000, "others") == first
-    assert bench.store.lease("one", Leased({1: 9000})) is False
+    assert bench.store.limiter("two", 1000, "others").term == 2
+    assert bench.store.lease(1, Leased({1: now + 9000})) is False
+    assert usable(bench) == [5]
+    assert bench.store.lease(2, Leased({1: now + 9000})) is True
+    assert usable(bench) == [15]
+
     assert bench.store.yield_limiter("one") is False
     assert bench.store.yield_limiter("two") is True
-    assert bench.store.limiter("one", 1000, "others").mine
+    assert bench.store.limiter("two", 1000, "others").term == 2
+    assert bench.store.yield_limiter("two") is True
+    assert bench.store.limiter("one", 1000, "others").term == 3
 
 
 def test_a_limiter_is_told_what_all_batchers_of_the_resource_need(bench: Bench) -> None:

@@ -274,8 +274,10 @@ class Pair:
         self.both("set_capacity", [capacity] * len(limits), reserved)
 
     def lease(self, lasting: list[int], token: str) -> None:
-        self.both("limiter", token, 700, f"fleet{next(self.numbers)}")
-        self.both("lease", "limiter", Leased(dict(enumerate(lasting)), 2, 4))
+        term = self.both("limiter", token, 700, f"fleet{next(self.numbers)}").term
+        now = self.clock.now_ms()
+        until = {at: now + ms for at, ms in enumerate(lasting)}
+        self.both("lease", term or 1, Leased(until, 2, 4))
 
     def yield_limiter(self) -> None:
         self.both("yield_limiter", "limiter")
