@@ -88,7 +88,7 @@ def fleets() -> Iterator[Fleets]:
 def test_a_fleet_leases_what_it_needs_and_gives_it_back(fleets: Fleets) -> None:
     fleet = fleets.add()
     fleet.write.enqueue_many(range(35))
-    fleets.run(0.1)
+    fleets.run(0.05)
 
     assert ("target", 35) in fleet.heard
     assert [val for event, val in fleet.heard if event == "allocated"] == [0, 1, 2, 3]
