@@ -349,8 +349,10 @@ class Batcher:
         """The state of the batcher, all of one moment."""
         counts = self.store.counts()
         set_aside = tuple(self.store.set_asides(10)) if counts.set_aside else ()
-        limited = self.rate_limiter is not None
-        return status_of(self.name, counts, set_aside, self._duties.last_flush, limited=limited)
+        dimensions = None if self.rate_limiter is None else self.dimensions
+        return status_of(
+            self.name, counts, set_aside, self._duties.last_flush, dimensions=dimensions
+        )
 
     def check(self, timeout: float | timedelta = 1.0) -> list[Problem]:
         """What is wrong with the store, the broker, the settings and the workers; best: nothing.

@@ -33,6 +33,27 @@ class WatcherStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitStatus:
+    """A limit of the resource, as it is now.
+
+    Attributes:
+        dimension: of costs; "" where they are plain numbers.
+        window: seconds.
+        capacity: per window, as the store has it.
+        usable: what of it may be used now: less while it rises in steps, or as little is leased.
+        held: the cost of what started within the window, and of batches that no worker has claimed.
+        debt: what was charged above its estimate and is not paid yet.
+    """
+
+    dimension: str
+    window: float
+    capacity: int
+    usable: int
+    held: int
+    debt: int
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The state of a batcher, all of one moment. Operations are counted, costs are summed.
 
@@ -51,7 +72,8 @@ class Status:
         late_batches: batches whose outcomes came when their claim had ended: they were refused.
         halved_batches: batches that failed and were tried again in halves.
         repaired: counters that the audit found wrong three times and set right.
-        capacity, held: of the resource; None without one.
+        capacity, held: of the first limit of the resource; None without one.
+        limits: all limits of the resource; none without one.
         set_aside: messages that could not be read; `set_aside_messages` has the oldest ten.
         last_flush: of this process only.
     """
@@ -80,6 +102,7 @@ class Status:
     oldest_age: float | None
     capacity: int | None
     held: int | None
+    limits: tuple[LimitStatus, ...]
     watchers: tuple[WatcherStatus, ...]
     set_aside: int
     set_aside_messages: tuple[SetAside, ...]
@@ -92,9 +115,9 @@ def status_of(
     set_aside: tuple[SetAside, ...],
     last_flush: LastFlush | None,
     *,
-    limited: bool,
+    dimensions: tuple[str, ...] | None,
 ) -> Status:
-    """The status that counts amount to."""
+    """The status that counts amount to. ``dimensions`` are None without a resource."""
     watchers = tuple(
         WatcherStatus(
             name=row.name,
@@ -136,10 +159,26 @@ def status_of(
         late_batches=counts.late_batches,
         repaired=counts.repaired,
         oldest_age=max(ages, default=None),
-        capacity=counts.capacity if limited else None,
-        held=counts.held if limited else None,
+        capacity=counts.capacity if dimensions else None,
+        held=counts.held if dimensions else None,
+        limits=() if dimensions is None else _limits(counts, dimensions),
         watchers=watchers,
         set_aside=counts.set_aside,
         set_aside_messages=set_aside,
         last_flush=last_flush,
+    )
+
+
+def _limits(counts: Counts, dimensions: tuple[str, ...]) -> tuple[LimitStatus, ...]:
+    names = dict(enumerate(dimensions, 1))
+    return tuple(
+        LimitStatus(
+            dimension=names.get(one.limit.dimension, f"#{one.limit.dimension}"),
+            window=one.limit.window_ms / 1000,
+            capacity=one.limit.capacity,
+            usable=one.usable,
+            held=one.held,
+            debt=one.debt,
+        )
+        for one in counts.limits
     )

@@ -22,6 +22,7 @@ from celery_batcher import (
     TooExpensiveError,
     TooManyAttemptsError,
 )
+from celery_batcher.status import LimitStatus
 from in_memory import InMemory, collecting
 
 
@@ -357,6 +358,7 @@ def test_status_says_it_all(site: InMemory) -> None:
     batcher.tick()
     middle = batcher.status()
     assert (middle.released, middle.released_cost, middle.capacity, middle.held) == (3, 6, 100, 6)
+    assert middle.limits == (LimitStatus("", 1.0, 100, 100, 6, 0),)
     site.work()
 
     after = batcher.status()
