@@ -2,6 +2,7 @@
 
 from .batch import Batch
 from .batcher import Batcher
+from .binding import Reason
 from .checks import Problem
 from .dead_letters import DeadLetter
 from .errors import (
@@ -27,6 +28,7 @@ from .errors import (
     TooExpensiveError,
     TooManyAttemptsError,
 )
+from .explaining import Explanation
 from .leases import AzureBlobLeaseManager, MemoryLeaseManager, RedisLeaseManager
 from .operation import Operation
 from .resources import ProvisionedResource, SharedResource
@@ -39,10 +41,12 @@ __all__ = [
     "Batch",
     "Batcher",
     "DeadLetter",
+    "Explanation",
     "MemoryLeaseManager",
     "Operation",
     "Problem",
     "ProvisionedResource",
+    "Reason",
     "RedisLeaseManager",
     "SharedResource",
     "Status",

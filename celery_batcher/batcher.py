@@ -41,6 +41,7 @@ from .errors import (
     ImproperOrderError,
 )
 from .events import Listener, Listeners, logger
+from .explaining import MOST, Explanation, eta, explain
 from .operation import Operation, new_id
 from .packing import Encoder
 from .publishers.base import Outgoing
@@ -353,6 +354,35 @@ class Batcher:
         return status_of(
             self.name, counts, set_aside, self._duties.last_flush, dimensions=dimensions
         )
+
+    def explain(self, what: str | Watcher, *, most: int = MOST) -> Explanation:
+        """Why an operation waits, what it waits for, and since when; print it to read it.
+
+        It reads the store in small steps and changes nothing.
+
+        Args:
+            what: a watcher or its name, for its operation next in turn; else an operation's id.
+            most: operations to look at before the search for an id ends without success.
+
+        Raises:
+            NoWatcherError: the watcher is another batcher's.
+            ConfigurationError: it is neither.
+        """
+        return explain(self, what, most)
+
+    def eta(self) -> float | None:
+        """Seconds until all that is in the buffer is released, lanes included, as it looks now.
+
+        The longest of (cost - credit) x window / (usable capacity x share), over the windows of
+        the first dimension, after a pause or a 429; and no less than the longest delay. Share: its
+        weight among the batchers in need now. Further dimensions, and workers that are too few,
+        are not counted.
+
+        Returns:
+            0.0 when the buffer is empty; None when nobody knows: paused until resumed, nobody
+            flushes, no capacity, or no resource.
+        """
+        return eta(self)
 
     def check(self, timeout: float | timedelta = 1.0) -> list[Problem]:
         """What is wrong with the store, the broker, the settings and the workers; best: nothing.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .store.base import Counts, SetAside
+from .store.base import Counts, SetAside, WatcherCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,21 @@ class Status:
     last_flush: LastFlush | None
 
 
+def watcher_status(row: WatcherCounts) -> WatcherStatus:
+    """A watcher's row, in the units of users."""
+    return WatcherStatus(
+        name=row.name,
+        waiting=row.waiting,
+        waiting_cost=row.waiting_cost,
+        delayed=row.delayed,
+        open_batches=row.open_batches,
+        running_batches=row.running_batches,
+        dead=row.dead,
+        on_probe=row.on_probe,
+        next_age=None if row.next_age_ms is None else row.next_age_ms / 1000,
+    )
+
+
 def status_of(
     name: str,
     counts: Counts,
@@ -118,20 +133,7 @@ def status_of(
     dimensions: tuple[str, ...] | None,
 ) -> Status:
     """The status that counts amount to. ``dimensions`` are None without a resource."""
-    watchers = tuple(
-        WatcherStatus(
-            name=row.name,
-            waiting=row.waiting,
-            waiting_cost=row.waiting_cost,
-            delayed=row.delayed,
-            open_batches=row.open_batches,
-            running_batches=row.running_batches,
-            dead=row.dead,
-            on_probe=row.on_probe,
-            next_age=None if row.next_age_ms is None else row.next_age_ms / 1000,
-        )
-        for row in counts.watchers
-    )
+    watchers = tuple(watcher_status(row) for row in counts.watchers)
     ages = [row.next_age for row in watchers if row.next_age is not None]
     phase = "flushing" if counts.turn_ms else "idle"
     if counts.paused_ms or counts.draining:

@@ -446,6 +446,111 @@ class AuditStep:
     skipped: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class LimitOutlook:
+    """A limit of the resource, and what it has left for the operation in question.
+
+    Attributes:
+        started: the cost of what started within the window.
+        unclaimed: of released batches that no worker has claimed, of all batchers.
+        credit: what a flush may release now.
+        wait_ms: until there is room for the operation, as far as ends are known: 0 there is, -1
+            unknown, or it costs more than what may be used.
+    """
+
+    limit: Limit
+    usable: int
+    started: int
+    unclaimed: int
+    debt: int
+    credit: float
+    wait_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatcherShare:
+    """A batcher of the resource.
+
+    Attributes:
+        in_need: it was lately refused room or credit.
+        unclaimed: what its unclaimed batches hold, by dimension.
+        first: what is left to it before the operation in question, by dimension.
+    """
+
+    name: str
+    weight: int
+    in_need: bool
+    unclaimed: tuple[int, ...]
+    first: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What bears upon the next batch of a watcher, all of one moment.
+
+    Attributes:
+        guard_ms: for so long nothing starts, because the store was restarted.
+        due_ms: until a delayed operation of the watcher waits again; -1: none, or not soon.
+        last_due_ms: until the last delayed operation of the batcher does.
+        sharing: watchers, and back-fills of watchers, that may release a batch.
+        open_cost: of the watcher's unclaimed batches.
+        by_priority: the watcher's waiting operations: halves of failed batches, high, normal,
+            backfill.
+        head: the entry of its operation next in turn, or nothing.
+    """
+
+    now_ms: int
+    watcher: WatcherCounts
+    paused_ms: int = 0
+    closed_ms: int = 0
+    guard_ms: int = 0
+    turn_ms: int = 0
+    draining: bool = False
+    admitted: int = 0
+    open_batches: int = 0
+    running_batches: int = 0
+    buffered: int = 0
+    buffered_cost: int = 0
+    due_ms: int = -1
+    last_due_ms: int = 0
+    sharing: int = 0
+    max_concurrent_batches: int = 0
+    open_cost: int = 0
+    by_priority: tuple[int, ...] = (0, 0, 0, 0)
+    head: bytes = b""
+    limits: tuple[LimitOutlook, ...] = ()
+    batchers: tuple[BatcherShare, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where an operation is: ``waiting``, ``delayed``, ``released``, ``running`` or ``dead``.
+
+    Attributes:
+        ahead, ahead_cost: operations before it in the queue of its watcher, priority and key.
+        ms: since it was released or died; until it waits again, or its batch's deadline.
+        reason: why it is dead.
+    """
+
+    state: str
+    watcher: str
+    entry: bytes
+    ahead: int = 0
+    ahead_cost: int = 0
+    batch: str = ""
+    ms: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """A step of a search: operations looked at, and where to go on; "" at the end of the part."""
+
+    looked: int
+    cursor: str = ""
+    found: Found | None = None
+
+
 class Store(Protocol):
     """Where the shared state of one batcher lives."""
 
@@ -606,6 +711,21 @@ class Store(Protocol):
 
     def counts(self) -> Counts:
         """The numbers of this moment."""
+
+    def explain(
+        self, watcher: str, limits: Limits, costs: Sequence[int] = (), priority: int = 0
+    ) -> Outlook:
+        """What bears upon a watcher's operation of these costs and priority; it changes nothing.
+
+        Without costs it is the watcher's operation next in turn.
+        """
+
+    def seek(self, id: str, part: str, watcher: str = "", cursor: str = "") -> Sought:
+        """Look for an operation, a bounded step a call.
+
+        Parts are ``batches`` and ``delayed`` of the batcher; ``heads`` (the first of each queue),
+        ``waiting`` and ``dead`` of the watcher.
+        """
 
     def audit(self, id: str, every_ms: int) -> AuditStep:
         """Compare counters with the data, a bounded step a call, while others change both.

@@ -32,10 +32,12 @@ from .base import (
     Leased,
     Limiter,
     Limits,
+    Outlook,
     Refused,
     Released,
     SetAside,
     Settlement,
+    Sought,
     Staged,
     Standing,
     TakenBack,
@@ -45,6 +47,7 @@ from .base import (
 from .memory_audit import audit, counters_of
 from .memory_counts import counts
 from .memory_cutting import release
+from .memory_explain import explain, seek
 from .memory_index import reindex, rejoin
 from .memory_state import Act, BatcherState, LimitState, Member, ResourceState
 
@@ -287,6 +290,32 @@ class MemoryStore:
         with self._act() as act:
             return counts(act)
 
+    def _open_holds(self) -> dict[str, Counter[int]]:
+        """What unclaimed batches of each batcher of the resource hold, by dimension."""
+        found: dict[str, Counter[int]] = {}
+        for (resource, name), other in self._server.batchers.items():
+            if resource == self._key[0]:
+                found[name] = Counter()
+                for batch in other.batches.values():
+                    if batch.limited and batch.nonce is None:
+                        found[name].update(dict(enumerate(batch.costs, 1)))
+        return found
+
+    def explain(
+        self, watcher: str, limits: Limits, costs: Sequence[int] = (), priority: int = 0
+    ) -> Outlook:
+        with self._act() as act:
+            last = max((one.limit.dimension for one in act.resource.limits), default=0)
+            unclaimed = {
+                name: [held[d] for d in range(1, last + 1)]
+                for name, held in self._open_holds().items()
+            }
+            return explain(act, watcher, limits, costs, priority, unclaimed)
+
+    def seek(self, id: str, part: str, watcher: str = "", cursor: str = "") -> Sought:
+        with self._act() as act:
+            return seek(act, id, part, watcher)
+
     def audit(self, id: str, every_ms: int) -> AuditStep:
         with self._act() as act:
             state, resource, now = act.state, act.resource, act.now
@@ -298,10 +327,8 @@ class MemoryStore:
                 if 0 < wait <= every_ms:
                     return AuditStep(wait, False, known.step.compared, known.step.wrong)
             open_holds: Counter[int] = Counter()
-            for (name, _), other in self._server.batchers.items():
-                for batch in other.batches.values():
-                    if name == self._key[0] and batch.limited and batch.nonce is None:
-                        open_holds.update(dict(enumerate(batch.costs, 1)))
+            for holds_of_one in self._open_holds().values():
+                open_holds.update(holds_of_one)
             known.step = audit(known, counters_of(state, resource, open_holds), every_ms)
             known.id, known.began_ms = id, now
             for name in {one.watcher for one in known.step.differences if one.repaired} - {""}:

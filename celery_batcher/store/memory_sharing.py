@@ -58,15 +58,21 @@ def standing_of(
 
 def need_before(act: Act, standing: Standing, dimensions: int) -> list[int]:
     """The costs of what other batchers need before this one, by dimension."""
+    others = [one for one in act.resource.members.values() if one is not standing.member]
+    needs = [need_of(act, one, standing, dimensions) for one in others]
+    return [sum(need[d] for need in needs) for d in range(dimensions)]
+
+
+def need_of(act: Act, member: Member, standing: Standing, dimensions: int) -> list[int]:
+    """The costs of what another batcher needs before this one, by dimension."""
     total = [0] * dimensions
-    for member in act.resource.members.values():
-        for need in (one.need for one in member.parties):
-            if member is standing.member or need is None or need.until <= act.now:
-                continue
-            covered = need.rank > 0 and need.covered <= act.now
-            rank, costs = (0, need.floor) if covered else (need.rank, need.costs)
-            if rank < standing.rank or (rank == standing.rank > 0 and need.tag < standing.tag):
-                total = [one + more for one, more in zip(total, costs, strict=True)]
+    for need in (one.need for one in member.parties):
+        if need is None or need.until <= act.now:
+            continue
+        covered = need.rank > 0 and need.covered <= act.now
+        rank, costs = (0, need.floor) if covered else (need.rank, need.costs)
+        if rank < standing.rank or (rank == standing.rank > 0 and need.tag < standing.tag):
+            total = [one + more for one, more in zip(total, costs, strict=True)]
     return total
 
 

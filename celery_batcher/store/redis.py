@@ -22,6 +22,7 @@ from redis.retry import Retry
 from .. import wire
 from ..clock import Clock
 from ..errors import ConfigurationError, StoreUnavailableError
+from ..operation import Priority
 from .base import (
     Admission,
     Admitted,
@@ -38,10 +39,12 @@ from .base import (
     LimitCounts,
     Limiter,
     Limits,
+    Outlook,
     Refused,
     Released,
     SetAside,
     Settlement,
+    Sought,
     Staged,
     Standing,
     TakenBack,
@@ -50,6 +53,7 @@ from .base import (
     WatcherOptions,
 )
 from .keys import Keys
+from .redis_explain import outlook, sought
 
 _LUA = resources.files(__package__) / "lua"
 _TIMEOUT = 5.0
@@ -134,6 +138,8 @@ class RedisStore:
         self._scripts: dict[str, Any] = {}
         self.audit_bounds = (100, 256 * 1024, 2000)
         """Entries, bytes, and batches or holds that a step of the audit looks at."""
+        self.seek_bounds = (100, 256 * 1024)
+        """Elements and bytes that a step of a search looks at."""
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -314,6 +320,19 @@ class RedisStore:
         now, meta, res, usable, set_aside, messages, *rows = self._run("counts")
         limits = _limits(_pairs(res), [int(one) for one in usable])
         return _counts(int(now), _pairs(meta), limits, set_aside, messages, rows)
+
+    def explain(
+        self, watcher: str, limits: Limits, costs: Sequence[int] = (), priority: int = 0
+    ) -> Outlook:
+        nth = 2 if priority == Priority.backfill else 1
+        given = (" ".join(map(str, costs)), nth, int(limits.limited))
+        own = (watcher, limits.grace_ms, limits.flush_ms, self._batcher)
+        answer = self._run("explain", *own, *given)
+        return outlook(answer, _row(int(answer[0][0]), answer[1]))
+
+    def seek(self, id: str, part: str, watcher: str = "", cursor: str = "") -> Sought:
+        at = cursor.encode("latin-1")
+        return sought(self._run("seek", id, part, watcher, at, *self.seek_bounds))
 
     def audit(self, id: str, every_ms: int) -> AuditStep:
         return _audit_step(self._run("audit", id, every_ms, *self.audit_bounds))

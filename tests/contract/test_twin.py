@@ -139,6 +139,7 @@ class Pair:
         self.messages: list[tuple[str, str, bytes]] = []
         self.numbers = count()
         self.redis.store.audit_bounds = (2, 10**6, 100)  # type: ignore[attr-defined]
+        self.redis.store.seek_bounds = (2, 10**6)  # type: ignore[attr-defined]
         self.configure(20, {"max_batch_size": 3})
         self.neighbours = [bench.reopen("neighbour", "resource") for bench in self.benches]
         self.neighbour(0, 1)
@@ -391,6 +392,20 @@ class Pair:
         for bench in (self.memory, self.redis):
             assert not bench.store.audit(f"a{next(self.numbers)}", 0).differences
 
+    def explain(self, watcher: str, costs: tuple[int, ...], priority: int) -> None:
+        self.both("explain", watcher, self.limits, costs, priority)
+
+    def seek(self, which: int, part: str, watcher: str) -> None:
+        """The search of the store in memory is one step."""
+        id = f"o{which}"
+        ours = self.memory.store.seek(id, part, watcher)
+        looked, theirs = 0, self.redis.store.seek(id, part, watcher)
+        while theirs.cursor:
+            looked += theirs.looked
+            theirs = self.redis.store.seek(id, part, watcher, theirs.cursor)
+        assert ours.found == theirs.found
+        assert theirs.found or part == "heads" or looked + theirs.looked == ours.looked
+
     def look(self) -> None:
         self.both("take_turn", "turn", 10**9, keep=True)
         self.both("take_turn", "other", 10, keep=False)
@@ -479,6 +494,10 @@ acts = st.one_of(
     act("audit"),
     act("audit"),
     act("audit"),
+    act("explain", watcher, st.sampled_from([(), (), (3,), (25, 40)]), st.integers(0, 2)),
+    act("explain", watcher, st.just(()), st.just(1)),
+    act("seek", st.integers(0, 60), st.sampled_from(["batches", "delayed", "dead"]), watcher),
+    act("seek", st.integers(0, 60), st.sampled_from(["heads", "waiting"]), watcher),
     act("look"),
 )
 

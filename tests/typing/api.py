@@ -12,6 +12,7 @@ from celery_batcher import (
     AzureBlobLeaseManager,
     Batch,
     Batcher,
+    Explanation,
     MemoryLeaseManager,
     Operation,
     Problem,
@@ -75,6 +76,10 @@ def produce() -> None:
         batcher.inflight(),
     )
     status: Status = batcher.status()
+    why: Explanation = batcher.explain(id, most=1000)
+    waits: list[float | None] = [reason.wait for reason in batcher.explain(write).reasons]
+    seconds: float | None = batcher.eta()
+    print(why, why.earliest, waits, seconds)  # noqa: T201
     listener: int = batcher.add_listener(lambda event, val, msg, metadata: None)
     batcher.remove_listener(listener)
     batcher.pause()
