@@ -48,8 +48,10 @@ def standing_of(
     resource = act.resource
     member = resource.members.setdefault(act.batcher, Member())
     time, part, own = time_of(costs, limits), member.floors[nth], member.parties[nth]
-    since = act.now if own.earned_ms is None else own.earned_ms
-    earned = min(own.earned + part * max(0, act.now - since), max(2 * flush_ms * part, time))
+    if own.earned_ms is None:  # its floor earns from the first time it has need
+        own.earned_ms = act.now
+    since = max(0, act.now - own.earned_ms)
+    earned = min(own.earned + part * since, max(2 * flush_ms * part, time))
     enough = max(flush_ms * part, time)
     rank = 0 if part > 0 and earned >= enough else nth + 1
     covered = act.now + math.ceil((enough - earned) / part) if part > 0 else 2**53

@@ -493,6 +493,22 @@ def test_back_fills_have_what_others_leave_and_their_floor(bench: Bench) -> None
     assert mine >= 0.97 * 3600
 
 
+def test_back_fills_that_never_had_a_batch_earn_their_floor(bench: Bench) -> None:
+    bench.begin(WatcherOptions("urgent"), WatcherOptions("w"), **GRID)
+    other = sharing(bench, backfill_floor=0.1)
+    bench.put_many([f"{at:05}" for at in range(6000)], watcher="urgent")
+    for one in (bench, other):
+        one.put_many([f"{at:05}" for at in range(6000)], priority=BACKFILL)
+
+    released_in(4, bench, other)
+
+    urgent, mine = bench.store.counts().watchers
+    [theirs] = other.store.counts().watchers
+    assert 6000 - urgent.waiting >= 0.97 * 3400
+    assert 6000 - mine.waiting == pytest.approx(200, abs=60)
+    assert 6000 - theirs.waiting == pytest.approx(400, abs=60)
+
+
 def test_a_watchers_back_fills_wait_for_what_others_of_the_batcher_have(bench: Bench) -> None:
     bench.begin(WatcherOptions("w", max_batch_size=5), WatcherOptions("v", max_batch_size=5))
     bench.put_many("abcdefghij", watcher="w", priority=BACKFILL)

@@ -25,6 +25,7 @@ local function standing_of(class, name, costs, flush_ms)
   local s = call('HMGET', RES, FLOORS[class] .. name, 'earned:' .. me, 'earned_ms:' .. me,
     'tag:' .. me, nth('vtime', class), 'weight:' .. name, 'batchers')
   local part = tonumber(s[1]) or 0
+  if not s[3] then call('HSET', RES, 'earned_ms:' .. me, now) end -- its floor earns from now on
   local enough = math.max(flush_ms * part, time)
   local earned = (tonumber(s[2]) or 0) + part * math.max(0, now - (tonumber(s[3]) or now))
   local standing = { me = me, class = class, weight = tonumber(s[6]) or 1,
