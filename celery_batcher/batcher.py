@@ -326,10 +326,13 @@ class Batcher:
         self._turn.wake()
 
     def set_capacities(self, capacities: Sequence[int], reserved: int | None = None) -> None:
-        """Change what the resource may give, by limit; what its `set_capacity` ends in."""
-        if self.store.set_capacity(capacities, reserved) is None:  # nobody has flushed yet
-            self.store.configure(self.limits(), [])
-            self.store.set_capacity(capacities, reserved)
+        """Change what the resource may give, by limit; what its `set_capacity` ends in.
+
+        Raises:
+            ConfigurationError: the resource has other dimensions or windows in the store.
+        """
+        self._duties.check_shape()
+        self.store.set_capacity(capacities, reserved)
         self._listeners.emit("capacity", capacities[0])
         self.flush()
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _AUDIT_STEP = 500
 _LONGEST_PUBLISH = 60.0
+_RENAME = "Windows change with the name: give the resource another one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,32 +120,57 @@ class Duties:
         options = [watcher.store_options() for watcher in self._batcher.watchers.values()]
         standing = self.store.configure(limits, options)
         if standing is not None and limits.limited:
+            self._compare_dimensions(standing, limits)
             self._compare(standing, limits)
             self._listeners.emit("capacity", standing.limits[0].capacity)
         self._checker.log_once()
 
-    def _compare(self, standing: Standing, limits: Limits) -> None:
-        """Whether the store says of the resource what the code says. The store's figures count.
+    def check_shape(self) -> None:
+        """Whether the resource has as many limits in the store as in the code, and the same.
 
         Raises:
-            ConfigurationError: costs have other dimensions.
+            ConfigurationError: it has other dimensions or windows: figures would be mixed up.
         """
-        name = self._batcher.resource_name
+        limits = self.limits()
+        standing = self.store.configure(limits, [])
+        if standing is None:
+            return
+        self._compare_dimensions(standing, limits)
+        if not _same_windows(standing, limits):
+            raise ConfigurationError(
+                f"the capacity of resource {self._batcher.resource_name} is "
+                f"{_figures(standing.limits)} in the store and {_figures(limits.all)} in the code: "
+                f"figures would be mixed up. {_RENAME}"
+            )
+
+    def _compare_dimensions(self, standing: Standing, limits: Limits) -> None:
+        """Whether costs have the dimensions in the store that they have in the code.
+
+        Raises:
+            ConfigurationError: they have not.
+        """
         if standing.dimensions != limits.resource.dimensions:
             raise ConfigurationError(
-                f"resource {name} has the dimensions {_names(standing.dimensions)} in the store "
-                f"and {_names(limits.resource.dimensions)} in the code: costs would be mixed up. "
+                f"resource {self._batcher.resource_name} has the dimensions "
+                f"{_names(standing.dimensions)} in the store and "
+                f"{_names(limits.resource.dimensions)} in the code: costs would be mixed up. "
                 "Name them alike and in that order, or give the resource another name"
             )
-        if standing.limits != limits.all:
-            logger.warning(
-                "%s: the capacity of resource %s is %s in the store and %s in the code: that of "
-                "the store counts. set_capacity() changes it for the fleet",
-                self._batcher.name,
-                name,
-                _figures(standing.limits),
-                _figures(limits.all),
-            )
+
+    def _compare(self, standing: Standing, limits: Limits) -> None:
+        """Warn if the store has other figures than the code: the store's count."""
+        if standing.limits == limits.all:
+            return
+        advice = "set_capacity() changes it for the fleet"
+        logger.warning(
+            "%s: the capacity of resource %s is %s in the store and %s in the code: that of "
+            "the store counts. %s",
+            self._batcher.name,
+            self._batcher.resource_name,
+            _figures(standing.limits),
+            _figures(limits.all),
+            advice if _same_windows(standing, limits) else _RENAME,
+        )
 
     def flusher(self, token: str) -> Flusher:
         """The flusher of the turn that has this token."""
@@ -200,6 +226,13 @@ def _limits_of(resource: Resource) -> Limits:
 
 def _names(dimensions: tuple[str, ...]) -> str:
     return ", ".join(dimensions) or "of plain numbers"
+
+
+def _same_windows(standing: Standing, limits: Limits) -> bool:
+    """Whether both have the same limits, but for their capacities."""
+    return [one.with_capacity(0) for one in standing.limits] == [
+        one.with_capacity(0) for one in limits.all
+    ]
 
 
 def _figures(limits: Sequence[Limit]) -> str:

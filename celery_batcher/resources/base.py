@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ..costs import MAX_COST, Cost
@@ -47,10 +46,26 @@ def checked_capacity(value: object, what: str = "capacity") -> int:
     Raises:
         ConfigurationError: it is not.
     """
-    if isinstance(value, float) and (not math.isfinite(value) or value % 1):
-        raise ConfigurationError(f"{what} {value!r}: capacities are integers")
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigurationError(
+            f"{what} {value!r} is a {type(value).__name__}: capacities are integers"
+        )
+    if isinstance(value, float):
         raise ConfigurationError(f"{what} {value!r}: capacities are integers, round it down")
     if not 0 <= value <= MAX_COST:
         raise ConfigurationError(f"{what} {value} is outside of 0 to {MAX_COST} (2**53 - 1)")
     return value
+
+
+def check_sharing(resource: Resource, first: Batcher | None, batcher: Batcher) -> None:
+    """Whether a batcher may use a resource that another one may use already.
+
+    Raises:
+        ConfigurationError: another one does, and without a name they would not share it.
+    """
+    if resource.name is None and first is not None and first.name != batcher.name:
+        raise ConfigurationError(
+            f"{resource!r} is used by the batchers {first.name} and {batcher.name}, and has no "
+            "name: each would have the whole capacity for itself. Give it one to share it: "
+            "name=..."
+        )

@@ -6,14 +6,18 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from ..config import check_name, milliseconds, seconds
+from ..config import check_name, flag, milliseconds, seconds
 from ..costs import MAX_COST, PLAIN, Cost, named
 from ..errors import ConfigurationError
 from ..store.base import Limit, ResourceOptions
-from .base import checked_capacity
+from .base import check_sharing, checked_capacity
 
 if TYPE_CHECKING:
     from ..batcher import Batcher
+
+MAX_LIMITS = 32
+"""Limits of a resource: each release and claim checks all of them."""
+MAX_WINDOW_MS = 366 * 24 * 60 * 60 * 1000
 
 Figures = int | Sequence[int] | Mapping[str, int | Sequence[int]]
 """A number, or one for each window; or a mapping of these by dimension."""
@@ -35,9 +39,10 @@ class ProvisionedResource:
         capacity: cost per window, an integer from 0 to 2**53 - 1. With 0 only operations of cost
             0 run. Several, for as many windows: ``(10, 1_000)``. By dimension, where costs have
             them: ``{"requests": 500, "tokens": 90_000}``; the first one is what `needs_capacity`
-            and fairness count.
+            and fairness count. At most 32 limits in all.
         name: the resource's name in the store; by default that of the batcher that uses it.
-        window: seconds; in the shape of the capacity, or one for all.
+        window: seconds, up to 366 days; in the shape of the capacity, or one for all dimensions. A
+            dimension has each window once.
         adaptive: after a `Throttled` go on with half of the capacity, and come back to all of it by
             a twentieth a second.
         ramp: ``(step, every)``: of a raised capacity, use so much more every so many seconds, for
@@ -45,6 +50,7 @@ class ProvisionedResource:
 
     Raises:
         ConfigurationError: a capacity, window, or step that is none, or of another shape.
+        InvalidNameError: a name of the resource or of a dimension that a key could not carry.
 
     Example::
 
@@ -68,7 +74,7 @@ class ProvisionedResource:
         self.name = None if name is None else check_name(name, "resource")
         self.window = window
         self._capacity = capacity
-        self._adaptive = adaptive
+        self._adaptive = _flag("adaptive", adaptive)
         self._limits = _limits(capacity, window)
         self.dimensions = tuple(capacity) if isinstance(capacity, Mapping) else PLAIN
         self._ramp, self._every_ms = self._read_ramp(ramp)
@@ -102,7 +108,12 @@ class ProvisionedResource:
         )
 
     def bind(self, batcher: Batcher) -> None:
-        """A batcher uses it: through its store the capacity can be changed for the fleet."""
+        """A batcher uses it: through its store the capacity can be changed for the fleet.
+
+        Raises:
+            ConfigurationError: another one does, and without a name they would not share it.
+        """
+        check_sharing(self, self._batcher, batcher)
         self._batcher = batcher
 
     def set_capacity(self, capacity: Figures) -> None:
@@ -116,7 +127,8 @@ class ProvisionedResource:
             capacity: in the shape of the one in the code.
 
         Raises:
-            ConfigurationError: it is none, of another shape, or no batcher uses the resource.
+            ConfigurationError: it is none, of another shape than that in the code or in the store,
+                or no batcher uses the resource.
             StoreUnavailableError: the store does not answer; nothing was changed.
         """
         batcher = self._batcher
@@ -174,36 +186,68 @@ def _several(figure: Any) -> list[Any]:
 
 
 def _shapeless(what: str, figures: object, shape: object) -> ConfigurationError:
-    return ConfigurationError(f"{what} {figures!r} has not the shape of the capacity {shape!r}")
+    return ConfigurationError(
+        f"{what} {figures!r} has not the shape of the capacity {shape!r}: give as many figures, by "
+        "the same names"
+    )
 
 
 def _limits(capacity: Any, window: Any) -> tuple[Limit, ...]:
-    by_dimension = capacity if isinstance(capacity, Mapping) else {"": capacity}
-    if not by_dimension or not all(isinstance(name, str) for name in by_dimension):
-        raise ConfigurationError(f"capacity {capacity!r}: names of dimensions and their capacities")
+    by_dimension = _by_dimension(capacity)
     if isinstance(window, Mapping) and set(window) != set(by_dimension):
         raise ConfigurationError(
-            f"window={window!r} and capacity {capacity!r} have different dimensions"
+            f"window={window!r} and capacity {capacity!r} have different dimensions: name a window "
+            "for each dimension of the capacity, or give one for all"
         )
     limits: list[Limit] = []
     for dimension, (name, figures) in enumerate(by_dimension.items(), 1):
-        of_dimension = window[name] if isinstance(window, Mapping) else window
-        capacities, windows = _several(figures), _several(of_dimension)
-        if len(windows) == 1:
-            windows *= len(capacities)
+        capacities = [checked_capacity(one) for one in _several(figures)]
+        windows = _several(window[name] if isinstance(window, Mapping) else window)
         if not capacities or len(capacities) != len(windows):
             raise ConfigurationError(
-                f"window={window!r} has not the shape of the capacity {capacity!r}"
+                f"window={window!r} has not the shape of the capacity {capacity!r}: "
+                "one window for each figure, such as (10, 1_000) with window=(1.0, 60.0)"
             )
-        limits += [
-            Limit(dimension, checked_capacity(one, "capacity"), _window_ms(seconds_))
-            for one, seconds_ in zip(capacities, windows, strict=True)
-        ]
+        of_dimension = [_window_ms(one) for one in windows]
+        if len(set(of_dimension)) < len(of_dimension):
+            raise ConfigurationError(
+                f"window={window!r} has the same window twice: of two capacities only the smaller "
+                "one would count, so leave the other out"
+            )
+        pairs = zip(capacities, of_dimension, strict=True)
+        limits += [Limit(dimension, one, window_ms) for one, window_ms in pairs]
+    if len(limits) > MAX_LIMITS:
+        raise ConfigurationError(
+            f"capacity {capacity!r} has {len(limits)} limits, and a resource has at most "
+            f"{MAX_LIMITS}: each release checks all of them"
+        )
     return tuple(limits)
+
+
+def _by_dimension(capacity: Any) -> Mapping[str, Any]:
+    if not isinstance(capacity, Mapping):
+        return {"": capacity}
+    if not capacity:
+        raise ConfigurationError(
+            "capacity {} has no dimensions: name one at least, or give a number"
+        )
+    return {check_name(name, "dimension"): figures for name, figures in capacity.items()}
 
 
 def _window_ms(window: Any) -> int:
     try:
-        return milliseconds(seconds(window))
+        window_ms = milliseconds(seconds(window))
+        if window_ms > MAX_WINDOW_MS:
+            raise ValueError
     except (TypeError, ValueError) as exc:
-        raise ConfigurationError(f"window={window!r}, but it is seconds above 0") from exc
+        raise ConfigurationError(
+            f"window={window!r}, but it is seconds above 0, up to 366 days"
+        ) from exc
+    return window_ms
+
+
+def _flag(name: str, value: object) -> bool:
+    try:
+        return flag(value)
+    except ValueError as exc:
+        raise ConfigurationError(f"{name}={value!r}, but it is True or False") from exc

@@ -16,7 +16,7 @@ from ..errors import ConfigurationError, LeaseStoreUnavailableError
 from ..events import Listener
 from ..leases.base import Demand, LeaseManager, check_partitions, no_listener
 from ..store.base import Limit, ResourceOptions
-from .base import checked_capacity
+from .base import check_sharing, checked_capacity
 from .holding import Holding
 
 if TYPE_CHECKING:
@@ -122,7 +122,12 @@ class SharedResource:
         return ResourceOptions(factor=self._factor, reserved=self._reserved)
 
     def bind(self, batcher: Batcher) -> None:
-        """A batcher uses it; its limiter calls `give_me` and `step`."""
+        """A batcher uses it; its limiter calls `give_me` and `step`.
+
+        Raises:
+            ConfigurationError: another one does, and without a name they would not share it.
+        """
+        check_sharing(self, self._batcher, batcher)
         self._batcher = batcher
 
     # What there is

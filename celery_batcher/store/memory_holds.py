@@ -153,10 +153,16 @@ def slow_down(act: Act, opens: int) -> None:
     if not resource.options.adaptive:
         return
     for limit in limits_now(act):
-        ramp = resource.options.ramp
         limit.state.start = max(min(1, limit.capacity), limit.capacity // 2)
-        limit.state.step = ramp[limit.n] if ramp else max(1, -(-limit.state.limit.capacity // 20))
+        twentieth = max(1, -(-limit.state.limit.capacity // 20))
+        limit.state.step = _ramp_of(act, limit) or twentieth
     resource.from_ms = opens
+
+
+def _ramp_of(act: Act, limit: LimitNow) -> int:
+    """By how much the limit rises at a time; 0 when it has no ramp."""
+    ramp = act.resource.options.ramp
+    return ramp[limit.n] if limit.n < len(ramp) else 0
 
 
 def close_until(act: Act, later: int) -> None:
@@ -175,8 +181,8 @@ def set_capacity(act: Act, capacities: Sequence[int], reserved: int | None) -> N
     for limit, capacity in zip(limits_now(act), capacities, strict=False):
         state, before = limit.state, limit.state.limit.capacity
         step = state.step if state.start is not None and limit.capacity < before else 0
-        if resource.options.ramp and capacity > limit.capacity:
-            step = resource.options.ramp[limit.n]
+        if capacity > limit.capacity:
+            step = _ramp_of(act, limit) or step
         rises = step > 0 and resource.factor is None
         state.start, state.step = (min(limit.capacity, capacity), step) if rises else (None, 0)
         state.limit = state.limit.with_capacity(capacity)

@@ -7,7 +7,13 @@ from itertools import count
 import pytest
 
 from builders import HIGH, Bench, ids, op
-from celery_batcher.store.base import Limits, Refused, Released, WatcherOptions
+from celery_batcher.store.base import (
+    Limits,
+    Refused,
+    Released,
+    ResourceOptions,
+    WatcherOptions,
+)
 
 MEBIBYTE = 1024 * 1024
 
@@ -458,6 +464,15 @@ def test_an_operation_dearer_than_the_capacity_waits_until_it_is_raised(bench: B
     bench.clock.advance(1)
 
     assert bench.released().cost == 9
+
+
+def test_a_ramp_that_the_code_has_no_more_slows_nothing_down(bench: Bench) -> None:
+    bench.begin(capacity=10, resource=ResourceOptions(ramp=(1,)))
+    bench.begin(resource=ResourceOptions())
+
+    bench.store.set_capacity([20])
+
+    assert [one.usable for one in bench.store.counts().limits] == [20]
 
 
 def test_batches_released_without_a_limit_hold_nothing(bench: Bench) -> None:

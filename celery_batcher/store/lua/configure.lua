@@ -25,7 +25,10 @@ local function write_options(resource, name)
   call('HSET', RES, 'grace', math.max(resource.grace, num(RES, 'grace')), 'every', resource.every,
     'adaptive', resource.adaptive, 'weight:' .. name, ARGV[5], 'floor:' .. name, ARGV[6],
     'backfill_floor:' .. name, ARGV[7])
-  for n, step in ipairs(resource.ramp) do call('HSET', RES, nth('ramp', n), text(step)) end
+  for n = 1, #resource.limits do
+    local step = resource.ramp[n]
+    if step then call('HSET', RES, nth('ramp', n), text(step)) else call('HDEL', RES, nth('ramp', n)) end
+  end
   local names = call('HGET', RES, 'batchers') or ''
   if not string.find(' ' .. names .. ' ', ' ' .. name .. ' ', 1, true) then
     call('HSET', RES, 'batchers', names == '' and name or names .. ' ' .. name)
