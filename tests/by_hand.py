@@ -22,6 +22,7 @@ class ByHand:
         name: of the batcher, and of the Celery queue of its batches.
         prefix: of its keys.
         capacity: of its resource; None: unlimited.
+        limiter: its resource, in place of one with that capacity.
         options: of the batcher.
     """
 
@@ -33,12 +34,14 @@ class ByHand:
         *,
         capacity: int | None = None,
         resource: str | None = None,
+        limiter: Any = None,
         conf: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
         self.app = Celery(name, broker=url, set_as_current=False)
         self.app.conf.update({"batcher_key_prefix": prefix, **(conf or {})})
-        limiter = None if capacity is None else ProvisionedResource(capacity, name=resource)
+        if capacity is not None:
+            limiter = ProvisionedResource(capacity, name=resource)
         options = {"start_grace": 1.0, "flush_mode": "tick", **options}
         self.batcher = Batcher(name, app=self.app, rate_limiter=limiter, **options)
         self.client = Redis.from_url(url)
