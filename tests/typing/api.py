@@ -57,6 +57,9 @@ def write(batch: Batch) -> None:
     batch.done(first, {"rows": 3})
     batch.retry(first, after=2.0)
     batch.fail(first, "no such customer")
+    batch.charge(first, 812)
+    batch.charge(first, {"requests": 1, "tokens": 812})
+    batch.charge_many((one, 5) for one in rest)
     batch.commit()
     if not rest and seconds < 1:
         raise Throttled(retry_after=2.0)

@@ -22,7 +22,7 @@ from celery_batcher import (
 from celery_batcher.config import BATCHER_OPTIONS, SETTINGS, WATCHER_OPTIONS
 from celery_batcher.events import EVENTS
 
-COMING = {"charge", "estimate"}
+COMING = {"estimate"}
 """Names that are not here yet."""
 
 ANCESTOR = {
