@@ -40,6 +40,11 @@ def cost_of(payload: Any) -> int:
 def retried(batch: Batch) -> None: ...
 
 
+@batcher.watcher(estimate=True, cost=100, cost_key=lambda row: str(row["table"]))
+def estimated(batch: Batch) -> None:
+    batch.charge_many((one, cost_of(one.payload)) for one in batch)
+
+
 @batcher.watcher(max_batch_size=100, max_operation_time=timedelta(minutes=1), cost=cost_of)
 def write(batch: Batch) -> None:
     first: Operation = batch[0]

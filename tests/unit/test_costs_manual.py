@@ -9,6 +9,7 @@ import pytest
 
 from builders import START_MS, Bench, ids, memory_bench, op
 from celery_batcher.clock import ManualClock
+from celery_batcher.estimates import rounded
 from celery_batcher.store.base import (
     Charge,
     Limit,
@@ -80,3 +81,15 @@ def test_charges_free_and_owe_as_in_the_table(
         story.tell(int(ms), what)
         (limit,) = bench.store.counts().limits
         assert (limit.held, limit.debt) == (int(held), int(debt)), what
+
+
+def test_estimates_are_learned_as_in_the_table(bench: Bench) -> None:
+    bench.begin().put(op("A"))
+    batch = bench.released()
+    bench.claim(batch)
+    _, *rows = timeline("estimates")
+    for number, (charges, real, mean, stated) in enumerate(rows, 1):
+        lessons = (("", (int(real),)),) * int(charges)
+        bench.store.charge(batch.id, "n", number, Charge((), lessons))
+        (found,) = bench.store.estimates("w").values()
+        assert (f"{found[0]:.2f}", str(*rounded(found, None))) == (mean, stated)
