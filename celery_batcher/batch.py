@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, overload
 
 from .clock import Clock
 from .config import DELAY, check_value
-from .costs import Cost, total
+from .costs import Cost, check_cost, total
 from .operation import Operation
 from .outcomes import DONE, Decisions, Outcome, RetryPolicy, reason_of
 
@@ -36,6 +36,9 @@ class Batch(Sequence[Operation]):
     policy: RetryPolicy = field(default_factory=RetryPolicy, repr=False, compare=False)
     record: Callable[[], None] | None = field(default=None, repr=False, compare=False)
     check: Callable[[], None] | None = field(default=None, repr=False, compare=False)
+    settle_costs: Callable[[Sequence[tuple[int, Cost]]], None] | None = field(
+        default=None, repr=False, compare=False
+    )
     decisions: Decisions = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -87,6 +90,41 @@ class Batch(Sequence[Operation]):
             OutcomeError: it is not of this batch, or its outcome is committed already.
         """
         self.decisions.decide(operation, Outcome("x", reason_of(reason)))
+
+    def charge(self, operation: Operation, actual: Cost) -> None:
+        """Settle what the operation really cost, whatever becomes of it.
+
+        What is less than its cost is free at once for others; what is more becomes the debt of the
+        resource, and releases wait until it is paid. Charged again, the newest counts. Where the
+        watcher estimates its costs, each charge teaches. It is one call of the store: charge many
+        operations with `charge_many`.
+
+        Args:
+            actual: an integer from 0, or one for each dimension of the capacity.
+
+        Raises:
+            InvalidCostError: it is no cost, or has other dimensions than the capacity.
+            OutcomeError: the operation is not of this batch.
+            ClaimExpiredError: the claim had ended; others have the operations.
+            StoreUnavailableError: the store did not answer until the claim had ended.
+        """
+        self.charge_many([(operation, actual)])
+
+    def charge_many(self, actuals: Iterable[tuple[Operation, Cost]]) -> None:
+        """Settle what operations really cost, as `charge` does, in one call of the store.
+
+        Args:
+            actuals: pairs of an operation and its cost. If one of them is faulty, none counts.
+
+        Raises:
+            As `charge`.
+        """
+        found = [
+            (self.decisions.position_of(operation), check_cost(actual))
+            for operation, actual in actuals
+        ]
+        if found and self.settle_costs is not None:
+            self.settle_costs(found)
 
     def commit(self) -> None:
         """Record what is decided so far: a worker that dies afterwards does not undo it.

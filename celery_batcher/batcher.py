@@ -174,6 +174,11 @@ class Batcher:
         """The names of what costs are made of; ``("",)`` where they are plain numbers."""
         return PLAIN if self.rate_limiter is None else self.rate_limiter.dimensions
 
+    def max_costs(self) -> tuple[int, ...] | None:
+        """The most that an operation may cost, by dimension; None without a limit."""
+        resource = self.rate_limiter
+        return None if resource is None else costs_of(resource.max_capacity(), self.dimensions)
+
     @property
     def store(self) -> Store:
         """Where the shared state lives."""
@@ -206,7 +211,10 @@ class Batcher:
                 ``retry_jitter`` (True), ``autoretry_for`` (every ``Exception``),
                 ``dont_autoretry_for``: what neither retries is dead; and ``bisect`` (True): a batch
                 of more than one that fails is tried again in halves, and no attempt counts until
-                an operation is alone.
+                an operation is alone; ``estimate`` (False): what operations cost that are enqueued
+                without one is learned from what the handler charges (`Batch.charge`), and
+                ``cost`` counts until then; ``cost_key``: a function of the payload to a text, for
+                an estimate by key.
 
         Raises:
             ConfigurationError: an option is unknown or wrong, or another function has the name.
@@ -215,6 +223,8 @@ class Batcher:
         values |= checked(WATCHER_OPTIONS, options, "watcher")
         if not callable(cost):
             check_cost(cost)
+        if values["cost_key"] is not None and not values["estimate"]:
+            raise ConfigurationError("watcher: cost_key=... says nothing without estimate=True")
 
         def register(handler: Callable[[Batch], Any]) -> Watcher:
             watcher_name = check_watcher_name(name or name_of(handler, lambda: self.app))
@@ -268,9 +278,7 @@ class Batcher:
 
     def encoder(self, watcher: str) -> Encoder:
         """What encodes the operations of a watcher."""
-        resource, dimensions = self.rate_limiter, self.dimensions
-        most = None if resource is None else costs_of(resource.max_capacity(), dimensions)
-        return Encoder(watcher, self.serializer(), most, self.clock, dimensions)
+        return Encoder(watcher, self.serializer(), self.max_costs(), self.clock, self.dimensions)
 
     # The fleet
 
@@ -487,4 +495,5 @@ class Batcher:
             soft_limited=soft_limited,
             results=results if watcher.keeps_results else None,
             dimensions=self.dimensions,
+            cost_key=None if watcher.estimates is None else watcher.estimates.key_of,
         ).run(batch_id)

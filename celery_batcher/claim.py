@@ -18,16 +18,17 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from . import wire
 from .batch import Batch
+from .charges import Charges, Lesson, lessons
 from .clock import Clock
 from .config import milliseconds
-from .costs import PLAIN
+from .costs import PLAIN, Cost, costs_of
 from .enqueuing import Patience
 from .errors import ClaimExpiredError, StoreUnavailableError, Throttled
 from .events import Listeners
 from .operation import Operation, new_id
 from .outcomes import BACK, DONE, Outcome, RetryPolicy, reason_of
 from .results import Results
-from .store.base import Limits, Settlement, Store
+from .store.base import Charge, Limits, Settlement, Store
 from .worker.stopping import HandlerStopped, is_stopped, told_to_end
 
 logger = logging.getLogger("celery_batcher")
@@ -55,7 +56,10 @@ def owner(pid: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """Everything that running one batch of one watcher needs."""
+    """Everything that running one batch of one watcher needs.
+
+    ``cost_key`` is the cost key of a payload, where the watcher estimates its costs.
+    """
 
     app: Celery
     store: Store
@@ -70,6 +74,7 @@ class Claimant:
     soft_limited: bool = False
     results: Results | None = None
     dimensions: tuple[str, ...] = PLAIN
+    cost_key: Callable[[Any], str] | None = None
 
     def run(self, batch_id: str) -> dict[str, Any]:
         """Claim the batch and handle it; return what became of it.
@@ -142,6 +147,8 @@ class _Claimed:
         self._commits = 0
         self._unrecorded: tuple[int, list[Outcome]] | None = None
         self._became: Counter[str] = Counter()
+        said = [one.cost for one in opened.operations]
+        self._charges = Charges(said, claimant.dimensions)
         self.batch = Batch(
             id,
             claimant.watcher,
@@ -151,6 +158,7 @@ class _Claimed:
             policy=claimant.policy,
             record=self.commit,
             check=None if claimant.soft_limited else self._check,
+            settle_costs=self.charge,
         )
         self._out_of_time = self._ended = False
 
@@ -182,7 +190,8 @@ class _Claimed:
                 claimant.listeners.emit("bisect", halved, claimant.watcher, self._id)
             raise
         self.settle(DONE)
-        return {"done": 0, **self._summary(), "cost": batch.cost}
+        charged = {"charged": self._charges.total()} if self._charges.number else {}
+        return {"done": 0, **self._summary(), "cost": batch.cost, **charged}
 
     def _worker_ends(self, error: BaseException) -> bool:
         """Whether the handler was broken off because its worker ends. A killed one was too slow."""
@@ -248,6 +257,28 @@ class _Claimed:
             {at: one for at, one, is_decided in left if is_decided and at is not None}
         )
         return interrupted
+
+    def charge(self, found: Sequence[tuple[int, Cost]]) -> None:
+        """Record what operations really cost, and what is to be learned from it.
+
+        Raises:
+            InvalidCostError: one has other dimensions than the capacity.
+            ClaimExpiredError: the claim had ended before.
+            SoftTimeLimitExceeded: it came meanwhile; the charge is recorded.
+        """
+        claimant, charges = self._claimant, self._charges
+        actual = {at: costs_of(cost, claimant.dimensions) for at, cost in found}
+        learned: tuple[Lesson, ...] = ()
+        if claimant.cost_key is not None:
+            payloads = {at: self._opened.operations[at].payload for at in actual}
+            learned = lessons(claimant.watcher, claimant.cost_key, payloads, actual)
+        charge = Charge(charges.add(actual), learned)
+        number = charges.number  # a charge that never arrives is made good by the next
+        interrupted = self._until_recorded(
+            lambda: claimant.store.charge(self._id, self._nonce, number, charge)
+        )
+        if interrupted is not None:
+            raise interrupted
 
     def settle(
         self,

@@ -110,6 +110,13 @@ def errors(value: Any) -> tuple[type[BaseException], ...]:
     return classes
 
 
+def function(value: Any) -> Any:
+    """Something to call, or None."""
+    if value is not None and not callable(value):
+        raise ValueError
+    return value
+
+
 def one_of(*choices: str) -> Callable[[Any], str]:
     """A check for a fixed set of words."""
 
@@ -179,6 +186,8 @@ WATCHER_OPTIONS: Mapping[str, Option] = {
     "autoretry_for": Option((Exception,), errors, "a tuple of exception classes"),
     "dont_autoretry_for": Option((), errors, "a tuple of exception classes"),
     "bisect": Option(True, flag, "True or False"),
+    "estimate": Option(False, flag, "True or False"),
+    "cost_key": Option(None, function, "a function of the payload, or None"),
 }
 
 SETTINGS: Mapping[str, Any] = {

@@ -86,6 +86,13 @@ def named(costs: tuple[int, ...], dimensions: tuple[str, ...]) -> Cost:
     return dict(zip(dimensions, costs, strict=False))
 
 
+def spoken(costs: tuple[int, ...], dimensions: tuple[str, ...]) -> str:
+    """Costs by dimension as people read them: ``812``, or ``2 requests, 812 tokens``."""
+    if len(costs) == len(dimensions) and dimensions != PLAIN:
+        return ", ".join(f"{one} {name}" for one, name in zip(costs, dimensions, strict=True))
+    return ", ".join(map(str, costs))
+
+
 def total(costs: Iterable[Cost]) -> Cost:
     """The sum of costs, by dimension where they have them."""
     sums: Counter[str] = Counter()

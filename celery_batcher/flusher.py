@@ -30,7 +30,8 @@ class TurnLostError(Exception):
 class Flushed:
     """What a flush did, why it stopped, and when to try again.
 
-    ``wait_ms`` counts from ``refused_at`` (monotonic seconds); -1: at the next tick.
+    ``wait_ms`` counts from ``refused_at`` (monotonic seconds); -1: at the next tick. ``freed`` is
+    that of `Refused`.
     """
 
     batches: int
@@ -38,6 +39,7 @@ class Flushed:
     reason: str
     wait_ms: int
     refused_at: float
+    freed: bool = False
 
 
 class Flusher:
@@ -133,7 +135,7 @@ class Flusher:
         if answer.reason == "lost":
             raise TurnLostError
         self._listeners.emit("flush-done", batches)
-        return Flushed(batches, operations, answer.reason, answer.wait_ms, refused_at)
+        return Flushed(batches, operations, answer.reason, answer.wait_ms, refused_at, answer.freed)
 
     def _hand_over(self, batches: Sequence[Released]) -> None:
         """Publish the tasks of batches. What fails stays due, and is published by `upkeep`."""

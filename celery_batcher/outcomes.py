@@ -48,15 +48,24 @@ class Decisions:
         self._committed: dict[int, Outcome] = {}
         self.pending: dict[int, Outcome] = {}
 
+    def position_of(self, operation: Operation) -> int:
+        """Where an operation is in the batch.
+
+        Raises:
+            OutcomeError: it is not of this batch.
+        """
+        position = self._by_identity.get(id(operation), self._by_id.get(operation.id))
+        if position is None:
+            raise OutcomeError(f"operation {operation.id} is not of this batch")
+        return position
+
     def decide(self, operation: Operation, outcome: Outcome) -> None:
         """Note an outcome; until it is committed the last one counts.
 
         Raises:
             OutcomeError: the operation is not of this batch, or its outcome is committed.
         """
-        position = self._by_identity.get(id(operation), self._by_id.get(operation.id))
-        if position is None:
-            raise OutcomeError(f"operation {operation.id} is not of this batch")
+        position = self.position_of(operation)
         if position in self._committed:
             word = _WORDS[self._committed[position].kind]
             raise OutcomeError(f"operation {operation.id} was committed as {word}")

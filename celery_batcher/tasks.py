@@ -14,6 +14,7 @@ from celery.utils.imports import symbol_by_name
 from kombu.exceptions import KombuError
 
 from . import wire
+from .costs import PLAIN, spoken
 from .errors import BrokerUnavailableError, ConfigurationError
 from .intakes.base import lane_name
 from .store.base import Released
@@ -201,10 +202,12 @@ def publish_batches(
 
 
 def _publish_batch(app: Celery, watcher: Watcher | None, batch: Released, producer: Any) -> None:
+    dimensions = PLAIN if watcher is None else watcher.batcher.dimensions
+    cost = spoken((batch.cost, *batch.further), dimensions)
     options: dict[str, Any] = {
         "task_id": batch.id,
         "producer": producer,
-        "argsrepr": f"({batch.operations} operations, cost {batch.cost}, "
+        "argsrepr": f"({batch.operations} operations, cost {cost}, "
         f"oldest {batch.oldest_ms / 1000:.1f} s)",
         "kwargsrepr": "{}",
     }

@@ -26,6 +26,8 @@ _WAKES = frozenset({"capacity", "guard", "paused", "closed", "empty"})
 """Refusals whose end is worth a flush between two ticks; credit is not, it comes all the time.
 
 Nothing waits (``empty``) until the next delayed operation is due."""
+_FREED = 0.01
+"""Seconds to the next flush while operations cost less than was said."""
 _KEEP = 0.1
 _UPKEEP = 0.25
 _INSTANT = 1e-6
@@ -123,6 +125,8 @@ class Turn:
         self._flush_at = tick
         if flushed.reason in _WAKES and flushed.wait_ms >= 0:
             self._flush_at = min(tick, flushed.refused_at + max(_GAP, flushed.wait_ms / 1000))
+        if flushed.freed:
+            self._flush_at = min(self._flush_at, flushed.refused_at + _FREED)
 
 
 class TurnThread:

@@ -12,6 +12,7 @@ from .config import Option, check_value, count
 from .costs import Cost, check_cost
 from .dead_letters import DeadLetters
 from .errors import EnqueueError
+from .estimates import Estimates
 from .operation import Operation, new_id
 from .outcomes import RetryPolicy
 from .packing import (
@@ -58,6 +59,9 @@ class Watcher:
         self.weight: int = options["weight"]
         self.batch_by_key: bool = options["batch_by_key"]
         self.max_dead_letters: int = options["max_dead_letters"]
+        self.estimates: Estimates | None = None
+        if options["estimate"]:
+            self.estimates = Estimates(batcher, name, options["cost_key"])
         self.retry_policy = RetryPolicy(
             **{one.name: options[one.name] for one in fields(RetryPolicy)}
         )
@@ -94,6 +98,13 @@ class Watcher:
             bisect=self.retry_policy.bisect,
         )
 
+    def cost_of(self, payload: Any) -> Cost:
+        """The cost of an operation whose producer says none: an estimate, or the watcher's."""
+        learned = None if self.estimates is None else self.estimates.of(payload)
+        if learned is not None:
+            return learned
+        return self.cost(payload) if callable(self.cost) else self.cost
+
     def operation(
         self,
         payload: Any,
@@ -109,7 +120,7 @@ class Watcher:
         Args:
             payload: what the handler needs; anything the serializer can carry, up to 1 MiB.
             cost: units of capacity, an integer from 0, or a mapping of them where the capacity has
-                dimensions; by default the watcher's.
+                dimensions; by default what the watcher estimates, or its own.
             key: operations of one key are released in order, keys take turns; up to 255 bytes.
             priority: ``high``, ``normal`` or ``backfill``.
             batchable: False keeps it alone in a batch.
@@ -117,10 +128,10 @@ class Watcher:
 
         Raises:
             InvalidCostError: the cost is negative, fractional or no number.
-            ConfigurationError: key, id or priority are not what they should be.
+            ConfigurationError: key, id, priority or cost key are not what they should be.
         """
         if cost is None:
-            cost = self.cost(payload) if callable(self.cost) else self.cost
+            cost = self.cost_of(payload)
         if key is not None:
             check_text(key, "key", wire.MAX_KEY)
         if id is not None:
@@ -189,7 +200,9 @@ class Watcher:
         """
         check_value(_PACK, "pack", pack, "enqueue_many")
         pack = min(pack, self.batcher.option("buffer_size"))
-        attributes = Attributes(self.cost if cost is None else cost, key, priority, batchable, id)
+        if cost is None:
+            cost = self.cost if self.estimates is None else self.cost_of
+        attributes = Attributes(cost, key, priority, batchable, id)
         faults: list[Exception] = []
         entries = _until_fault(self.batcher.encoder(self.name).many(payloads, attributes), faults)
         enqueued = 0

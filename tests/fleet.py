@@ -15,11 +15,14 @@ from random import Random
 from typing import Any
 
 from celery import Celery
+from greenlet import getcurrent, greenlet
 
 from builders import MicroClock, op
+from celery_batcher.batch import Batch
 from celery_batcher.claim import Claimant
 from celery_batcher.errors import ClaimExpiredError
 from celery_batcher.events import Listeners
+from celery_batcher.operation import Operation
 from celery_batcher.store.base import (
     Admission,
     Arrival,
@@ -33,21 +36,29 @@ from celery_batcher.store.memory import MemoryServer, MemoryStore
 
 APP = Celery("fleet", broker="memory://", set_as_current=False)
 WAKES = {"capacity", "paused", "closed"}
+FREED_MS = 10
 
 
 @dataclass(frozen=True)
 class Started:
-    """A batch whose handler started: when, when it was claimed (microseconds), and its cost."""
+    """A batch whose handler started: when, when it was claimed (microseconds), and its cost.
+
+    ``real`` is what it really cost.
+    """
 
     start: int
     claim: int
     cost: int
     watcher: str
+    real: int = 0
 
 
 @dataclass
 class Fleet:
-    """Batchers on one resource, with as many workers as there are batches."""
+    """Batchers on one resource, with as many workers as there are batches.
+
+    ``real``: what an operation really costs; then handlers charge it, at the end of their work.
+    """
 
     seed: int
     limits: Limits
@@ -56,6 +67,8 @@ class Fleet:
     lag_us: tuple[int, int] = (0, 0)
     prompt: float = 0.0
     twice: float = 0.0
+    work_us: tuple[int, int] = (0, 0)
+    real: Callable[[Operation], int] | None = None
     clock: MicroClock = field(default_factory=MicroClock)
     starts: list[Started] = field(default_factory=list)
     capacities: list[tuple[int, int]] = field(default_factory=list)
@@ -91,6 +104,18 @@ class Fleet:
         """Spend a random time between bounds, while others act."""
         self.advance(self.random.randint(*bounds))
 
+    def work(self) -> None:
+        """A handler works for a random time, while others act and end before it or after."""
+        worker = getcurrent()
+
+        def resume() -> None:
+            worker.parent = getcurrent()
+            worker.switch()
+
+        if self.work_us != (0, 0):
+            self.at(self.clock.us + self.random.randint(*self.work_us), resume)
+            worker.parent.switch()
+
     def set_capacity(self, capacity: int) -> None:
         """Change the capacity, in the code and in the store."""
         self.limits = replace(self.limits, capacity=capacity)
@@ -103,7 +128,7 @@ class Fleet:
         return next(capacity for since, capacity in reversed(self.capacities) if since <= us)
 
     def overshoots(self) -> list[tuple[int, int, int]]:
-        """Windows (start, cost, capacity) in which handlers started more than was allowed.
+        """Windows (start, real cost, capacity) in which handlers started more than was allowed.
 
         A window is measured against the capacity in force at its last claim: that is the capacity
         of windows that begin after a change, and of those across one the new or the old.
@@ -116,7 +141,7 @@ class Fleet:
             while last < len(starts) and starts[last].start < first.start + window:
                 last += 1
             inside = starts[at:last]
-            cost = sum(one.cost for one in inside)
+            cost = sum(one.real for one in inside)
             capacity = self.capacity_at(max(one.claim for one in inside))
             if cost > capacity:
                 found.append((first.start, cost, capacity))
@@ -156,8 +181,11 @@ class Member:
             if isinstance(answer, Refused):
                 break
             self._deliver(answer)
-        if answer.reason in WAKES and answer.wait_ms >= 0:
-            ends = (fleet.clock.us // 1000 + answer.wait_ms) * 1000
+        wait_ms = answer.wait_ms if answer.reason in WAKES else -1
+        if answer.freed:
+            wait_ms = FREED_MS if wait_ms < 0 else min(FREED_MS, wait_ms)
+        if wait_ms >= 0:
+            ends = (fleet.clock.us // 1000 + wait_ms) * 1000
             if ends != self._wake:
                 self._wake = ends
                 fleet.at(ends, self.flush)
@@ -184,11 +212,19 @@ class Member:
         fleet.at(due, lambda: self._work(batch))
 
     def _work(self, batch: Released) -> None:
+        greenlet(lambda: self._run(batch)).switch()
+
+    def _run(self, batch: Released) -> None:
         line = Line(self.fleet, self.store)
 
-        def handle(operations: Any) -> None:
-            now = self.fleet.clock.us
-            self.fleet.starts.append(Started(now, line.claimed, operations.cost, batch.watcher))
+        def handle(batch: Batch) -> None:
+            now, fleet = self.fleet.clock.us, self.fleet
+            actual = [(one, fleet.real(one) if fleet.real else one.cost) for one in batch]
+            real = sum(cost for _, cost in actual)
+            fleet.starts.append(Started(now, line.claimed, batch.cost, batch.watcher, real))
+            fleet.work()
+            if fleet.real:
+                batch.charge_many(actual)
 
         claimant = Claimant(
             app=APP,
@@ -229,6 +265,14 @@ class Line:
         answer = self._store.renew(id, self._nonce, limits, renewal)
         if self._twice():
             assert self._store.renew(id, self._nonce, limits, renewal) == answer
+        self._fleet.spend(self._fleet.reply_us)
+        return answer
+
+    def charge(self, id: str, nonce: str, *rest: Any) -> bool:
+        self._fleet.spend(self._fleet.request_us)
+        answer = self._store.charge(id, self._nonce, *rest)
+        if self._twice():
+            assert self._store.charge(id, self._nonce, *rest) == answer
         self._fleet.spend(self._fleet.reply_us)
         return answer
 

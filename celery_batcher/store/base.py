@@ -166,7 +166,7 @@ class Staged:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """A batch in the ledger."""
+    """A batch in the ledger; ``further`` are its costs in dimensions beyond the first."""
 
     id: str
     watcher: str
@@ -174,6 +174,7 @@ class Released:
     cost: int
     trigger: str
     oldest_ms: int
+    further: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +183,14 @@ class Refused:
 
     Reasons: ``lost`` (another has the turn), ``empty``, ``capacity``, ``credit``, ``open``,
     ``concurrency``, ``paused``, ``closed``, ``guard`` (the store was restarted).
+
+    ``freed``: operations wait, and within the last flush interval others cost less than was said:
+    there may be room again at any moment.
     """
 
     reason: str
     wait_ms: int
+    freed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,9 +230,12 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What operations of a claimed batch cost more or less than was said, by dimension.
+    """What operations of a claimed batch really cost.
 
-    ``learned``: samples for the estimates of the watcher: cost key and costs.
+    Attributes:
+        differences: by dimension, how much more than was said, or less (negative): the sum of all
+            charges of this claim, so that one that never arrived is made good by the next.
+        learned: samples for the estimates of the watcher: cost key and costs.
     """
 
     differences: tuple[int, ...]
@@ -644,8 +652,8 @@ class Store(Protocol):
     def charge(self, id: str, nonce: str, number: int, charge: Charge) -> bool:
         """Settle what operations really cost, the ``number``-th time for this claim.
 
-        What is less is free at once, what is more becomes the resource's debt. False: the claim had
-        ended.
+        What is less is free at once, what is more becomes the resource's debt, until it is taken
+        back or releases have paid it. False: the claim had ended.
         """
 
     def estimates(self, watcher: str) -> dict[str, tuple[float, ...]]:

@@ -6,7 +6,8 @@ them together in a cluster. With ``B = <prefix>{resource}:<batcher>:``
 =========================== ====== ====================================================
 key                         type   what it holds, and who writes it
 =========================== ====== ====================================================
-<prefix>{resource}:res      hash   limits, held, open and its shares, credit, debt, head in need
+<prefix>{resource}:res      hash   limits, held, open and its shares, credit and refunds, debt,
+                                   head in need
 <prefix>{resource}:ends     zset   a row per millisecond in which holds end: claim, renew
 <prefix>{resource}:costs    hash   the cost of each of these rows
 ... :ends#n, :costs#n              the same of the n-th limit

@@ -203,8 +203,8 @@ class MemoryStore:
 
     def estimates(self, watcher: str) -> dict[str, tuple[float, ...]]:
         with self._act() as act:
-            found = act.state.estimates.items()
-            return {key: means[1:] for (name, key), means in found if name == watcher}
+            found = act.state.estimates.get(watcher, {})
+            return {key: means[1:] for key, means in found.items()}
 
     def commit(self, id: str, nonce: str, number: int, settlement: Settlement) -> bool:
         with self._act() as act:

@@ -73,7 +73,10 @@ def allow(
 def _earn(
     act: Act, costs: Sequence[int], others: Sequence[int], limits: list[LimitNow], flush_ms: int
 ) -> None:
-    """Earn credit up to two flush intervals, or what the head costs and others need before it."""
+    """Earn credit up to two flush intervals, or what the head costs and others need before it.
+
+    What charges gave back is on top of that.
+    """
     since = act.resource.credit_ms
     for limit in limits:
         limit.per_flush = limit.capacity * flush_ms / limit.window_ms
@@ -83,7 +86,8 @@ def _earn(
             credit = limit.state.credit + more
         most = max(2 * limit.per_flush, limit.cost_of(costs) + limit.cost_of(others))
         limit.state.credit = limit.earned = max(0, min(credit, most))
-        limit.credit = limit.earned - limit.cost_of(others)
+        limit.refund = limit.state.refund
+        limit.credit = limit.earned + limit.refund - limit.cost_of(others)
     act.resource.credit_ms = act.now
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..fairness import weigh
 from .base import Limits, Refused, Released
@@ -40,7 +40,15 @@ def release(act: Act, token: str, id: str, limits: Limits) -> Released | Refused
         answer = _release_from(act, attempt)
         if isinstance(answer, Released) or (attempt.rank and answer.reason != "empty"):
             break
+    if isinstance(answer, Refused) and limits.limited and _freed(act, limits.flush_ms):
+        return replace(answer, freed=True)
     return answer
+
+
+def _freed(act: Act, flush_ms: int) -> bool:
+    """Whether charges freed capacity within a flush interval, and somebody waits for it."""
+    waits = any(watcher.waiting for watcher in act.state.watchers.values())
+    return waits and act.now - act.resource.freed_ms <= flush_ms
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ def _limit(act: Act, limit: LimitNow, costs: Sequence[int], flush_ms: int) -> Li
         state.held,
         act.resource.open[limit.dimension],
         state.debt,
-        max(0.0, min(credit, max(2 * per_flush, cost))),
+        max(0.0, min(credit, max(2 * per_flush, cost))) + state.refund,
         -1 if cost > limit.capacity else wait,
     )
 

@@ -21,6 +21,7 @@ class LimitNow:
     capacity: int
     hold_ms: int
     per_flush: float = 0.0
+    refund: float = 0.0
     earned: float = 0.0
     credit: float = 0.0
     room: float = 0.0
@@ -89,11 +90,13 @@ def hold_until(limit: LimitNow, ends: int, cost: int) -> None:
     limit.state.held += cost
 
 
-def let_go_of(limit: LimitNow, ends: int, cost: int) -> None:
-    """Let go of as much of what ends then, as far as it is there."""
+def let_go_of(limit: LimitNow, ends: int, cost: int) -> int:
+    """Let go of as much of what ends then, as far as it is there; return how much that is."""
     cost = min(cost, limit.state.ends.get(ends, 0))
-    limit.state.ends[ends] -= cost
-    limit.state.held -= cost
+    if cost:
+        limit.state.ends[ends] -= cost
+        limit.state.held -= cost
+    return cost
 
 
 def let_go(act: Act, batch: Batch, limits: Sequence[LimitNow]) -> bool:

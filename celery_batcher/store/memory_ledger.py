@@ -120,26 +120,43 @@ def charge(act: Act, id: str, nonce: str, number: int, charge: Charge) -> bool:
     batch.charges = number
     learn(act, batch.watcher, charge.learned)
     if batch.limited:
-        for limit, ends in zip(limits_now(act), batch.ends, strict=True):
-            more = limit.cost_of(charge.differences)
-            if more > 0:
-                limit.state.debt += more
-            elif ends > act.now:
-                let_go_of(limit, ends, -more)
+        _settle_costs(act, batch, charge.differences)
     return True
+
+
+def _settle_costs(act: Act, batch: Batch, differences: Sequence[int]) -> None:
+    """What is more is owed. What is less was owed before, or is free at once."""
+    lacking = [0] * (len(differences) - len(batch.owed))
+    batch.owed += lacking
+    batch.freed += lacking
+    more, less = [], []
+    for d, total in enumerate(differences):
+        change = total - (batch.owed[d] - batch.freed[d])
+        more.append(max(change, -batch.owed[d]))
+        less.append(more[d] - change)
+        batch.owed[d] += more[d]
+        batch.freed[d] += less[d]
+    for limit, ends in zip(limits_now(act), batch.ends, strict=True):
+        limit.state.debt = max(0, limit.state.debt + limit.cost_of(more))
+        free = limit.cost_of(less)
+        if free > 0 and ends > act.now:
+            refund = limit.state.refund + let_go_of(limit, ends, free)
+            limit.state.refund = min(refund, limit.capacity)
+            act.resource.freed_ms = act.now
 
 
 def learn(act: Act, watcher: str, samples: Sequence[tuple[str, tuple[int, ...]]]) -> None:
     """Means that forget: the newest sample counts at least one part in 20."""
-    estimates = act.state.estimates
+    estimates = act.state.estimates.setdefault(watcher, {})
     for key, costs in samples:
-        known = estimates.get((watcher, key))
-        if known is None and sum(1 for name, _ in estimates if name == watcher) >= MOST_KEYS:
+        known = estimates.get(key)
+        if known is None and len(estimates) >= MOST_KEYS:
             continue
-        count, *means = known or (0.0, *(0.0 for _ in costs))
-        count = min(count + 1, SAMPLES)
-        moved = (mean + (cost - mean) / count for mean, cost in zip(means, costs, strict=False))
-        estimates[watcher, key] = (count, *moved)
+        if known is None or len(known) != len(costs) + 1:
+            known = (0.0,) * (len(costs) + 1)
+        count = min(known[0] + 1, SAMPLES)
+        moved = (mean + (cost - mean) / count for mean, cost in zip(known[1:], costs, strict=True))
+        estimates[key] = (count, *moved)
 
 
 def commit(act: Act, id: str, nonce: str, number: int, settlement: Settlement) -> bool:

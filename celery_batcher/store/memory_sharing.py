@@ -132,4 +132,7 @@ def spend(act: Act, standing: Standing, costs: Sequence[int], limits: Sequence[L
         act.resource.times[standing.nth] = standing.tag
     own.need = None
     for limit in limits:
-        limit.state.credit = limit.earned - limit.cost_of(costs)
+        cost = limit.cost_of(costs)
+        refunded = min(cost, limit.refund)
+        limit.state.credit = limit.earned - (cost - refunded)
+        limit.state.refund = limit.refund - refunded

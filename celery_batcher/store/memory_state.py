@@ -107,10 +107,18 @@ class Batch:
     renewal: str | None = None
     commits: int = 0
     charges: int = 0
+    owed: list[int] = field(default_factory=list)
+    freed: list[int] = field(default_factory=list)
 
     def describe(self, now: int) -> Released:
         return Released(
-            self.id, self.watcher, len(self.entries), self.cost, self.trigger, now - self.oldest
+            self.id,
+            self.watcher,
+            len(self.entries),
+            self.cost,
+            self.trigger,
+            now - self.oldest,
+            self.costs[1:],
         )
 
 
@@ -126,6 +134,7 @@ class LimitState:
     ends: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
     debt: int = 0
     credit: float = 0.0
+    refund: float = 0.0
     start: int | None = None
     step: int = 0
 
@@ -189,6 +198,7 @@ class ResourceState:
     credit_ms: int | None = None
     closed_until: int = 0
     throttled_ms: int = 0
+    freed_ms: int = 0
 
     @property
     def every_ms(self) -> int:
@@ -204,7 +214,7 @@ class BatcherState:
         default_factory=lambda: (FairRing(), FairRing())
     )
     parked: dict[str, int] = field(default_factory=dict)
-    estimates: dict[tuple[str, str], tuple[float, ...]] = field(default_factory=dict)
+    estimates: dict[str, dict[str, tuple[float, ...]]] = field(default_factory=dict)
     batches: dict[str, Batch] = field(default_factory=dict)
     offers: dict[str, int] = field(default_factory=dict)
     settled: dict[tuple[str, str], int] = field(default_factory=dict)

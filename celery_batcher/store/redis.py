@@ -239,7 +239,8 @@ class RedisStore:
         )
         if answer[0] == b"batch":
             return _released(id, answer[1:])
-        return Refused(answer[0].decode(), answer[1])
+        reason, wait_ms, *freed = answer
+        return Refused(reason.decode(), wait_ms, freed == [1])
 
     def published(self, ids: Sequence[str]) -> int:
         return cast(int, self._run("published", *ids))
@@ -429,8 +430,9 @@ def _settlement(one: Settlement) -> tuple[str, str, str]:
 
 
 def _released(id: str, row: Sequence[Any]) -> Released:
-    watcher, operations, cost, trigger, oldest_ms = row
-    return Released(id, watcher.decode(), operations, cost, trigger.decode(), oldest_ms)
+    watcher, operations, cost, trigger, oldest_ms, costs = row
+    further = tuple(map(int, costs.split()[1:]))
+    return Released(id, watcher.decode(), operations, cost, trigger.decode(), oldest_ms, further)
 
 
 def _taken_back(row: Sequence[Any]) -> TakenBack:

@@ -12,6 +12,7 @@ from celery_batcher.errors import StoreUnavailableError
 from celery_batcher.store.base import (
     Admission,
     Arrival,
+    Charge,
     Refused,
     Released,
     Settlement,
@@ -90,6 +91,7 @@ def test_outcomes_are_recorded_on_a_server_whose_memory_is_full(bench: Bench) ->
             bench.store.admit([Admission("m", "w", 1, 1)], 100)
         with pytest.raises(StoreUnavailableError, match="maxmemory"):
             bench.store.expire(bench.token, bench.limits, "late", 9)
+        assert bench.store.charge(batch.id, "n", 1, Charge((5,), (("", (6,)),)))
         assert bench.store.commit(batch.id, "n", 1, Settlement("x"))
         assert bench.settle(batch)
         assert bench.settle(other, "r")

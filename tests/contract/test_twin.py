@@ -266,7 +266,13 @@ class Pair:
             self.books.holds[id] = (self.clock.now_ms() + self.limits.hold_ms, cost)
 
     def charge(self, which: int, nonce: str, number: int, more: tuple[int, int]) -> None:
-        self.both("charge", self._batch(which), nonce, number, Charge(more, (("k", more),)))
+        self.both(
+            "charge",
+            self._batch(which),
+            nonce,
+            number,
+            Charge(more, (("k", more[: which % 2 + 1]),)),
+        )
         self.books.charged |= bool(self.batches)
         assert self.memory.store.estimates("u") == pytest.approx(self.redis.store.estimates("u"))
 

@@ -40,6 +40,11 @@ def cost_of(payload: Any) -> int:
 def retried(batch: Batch) -> None: ...
 
 
+@batcher.watcher(estimate=True, cost=100, cost_key=lambda row: str(row["table"]))
+def estimated(batch: Batch) -> None:
+    batch.charge_many((one, cost_of(one.payload)) for one in batch)
+
+
 @batcher.watcher(max_batch_size=100, max_operation_time=timedelta(minutes=1), cost=cost_of)
 def write(batch: Batch) -> None:
     first: Operation = batch[0]
@@ -57,6 +62,9 @@ def write(batch: Batch) -> None:
     batch.done(first, {"rows": 3})
     batch.retry(first, after=2.0)
     batch.fail(first, "no such customer")
+    batch.charge(first, 812)
+    batch.charge(first, {"requests": 1, "tokens": 812})
+    batch.charge_many((one, 5) for one in rest)
     batch.commit()
     if not rest and seconds < 1:
         raise Throttled(retry_after=2.0)

@@ -51,6 +51,8 @@ WRONG_WATCHER: dict[str, list[Any]] = {
     "autoretry_for": [ValueError, [1], ["ValueError"], None],
     "dont_autoretry_for": [ValueError, [object], None],
     "bisect": [0, 1, "yes", None],
+    "estimate": [0, 1, "yes", None],
+    "cost_key": [1, "key", []],
 }
 
 

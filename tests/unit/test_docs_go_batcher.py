@@ -22,9 +22,6 @@ from celery_batcher import (
 from celery_batcher.config import BATCHER_OPTIONS, SETTINGS, WATCHER_OPTIONS
 from celery_batcher.events import EVENTS
 
-COMING = {"charge", "estimate"}
-"""Names that are not here yet."""
-
 ANCESTOR = {
     "Batcher": """
         NewBatcher NewBatcherWithBuffer WithRateLimiter WithFlushInterval WithCapacityInterval
@@ -103,7 +100,7 @@ def _parameters(function: Any) -> list[str]:
         return []
 
 
-KNOWN = exported() | COMING | WORDS
+KNOWN = exported() | WORDS
 
 
 @pytest.mark.parametrize("heading", ANCESTOR)
@@ -132,11 +129,7 @@ def code() -> set[str]:
 def test_every_name_that_looks_like_code_exists(span: str) -> None:
     bare = re.sub(r'"[^"]*"', "", span)
     for owner, attribute in re.findall(r"(\w+)\.(\w+)", bare):
-        if owner in OWNERS and attribute not in COMING:
+        if owner in OWNERS:
             assert hasattr(OWNERS[owner], attribute)
     names = set(re.findall(r"(?<!\w)[A-Za-z_][\w-]*", re.sub(r"celery_batcher\.\w+", "", bare)))
     assert names <= KNOWN
-
-
-def test_what_has_come_is_coming_no_more() -> None:
-    assert not COMING & exported()

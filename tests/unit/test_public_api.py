@@ -55,12 +55,14 @@ METHODS = {
     "Batch.done": "(self, operation, result=None)",
     "Batch.retry": "(self, operation, *, after=None)",
     "Batch.fail": "(self, operation, reason)",
+    "Batch.charge": "(self, operation, actual)",
+    "Batch.charge_many": "(self, actuals)",
     "Batch.commit": "(self)",
     "Throttled": "(retry_after=None)",
     "Operation": "(id, watcher, cost, payload, attempt=1, batchable=True, key=None, "
     "priority='normal')",
 }
-BY_POSITION = {"Operation", "Batch.done", "Batch.fail"}
+BY_POSITION = {"Operation", "Batch.done", "Batch.fail", "Batch.charge"}
 TREE = {
     "ConfigurationError": ValueError,
     "ImproperOrderError": RuntimeError,

@@ -2,14 +2,15 @@
 -- allow. Check, then take: a refusal changes nothing but credit and the note of a head in need.
 -- ARGV 3 token, 4 id of the batch, 5 grace_ms, 6 flush_ms, 7 max_open_batches,
 --      8 max_concurrent_batches (0 any), 9 batcher's name, 10 '1' limited
--- Returns {'batch', watcher, operations, cost, trigger, oldest_ms, age of the oldest in ms}
---      or {reason, milliseconds to wait, -1 unknown}. O(blocks of the batch)
+-- Returns {'batch', watcher, operations, cost, trigger, age of the oldest in ms, costs by dimension if
+--      there are several} or {reason, milliseconds to wait, -1 unknown, whether charges freed capacity
+--      lately}. O(blocks of the batch)
 -- @include header limits holds gate blocks index walk together returning sharing budget cutting
 local token, id = ARGV[3], ARGV[4]
 local function describe(b)
-  return { 'batch', b[1], tonumber(b[2]), tonumber(b[3]), b[4], now - tonumber(b[5]) }
+  return { 'batch', b[1], tonumber(b[2]), tonumber(b[3]), b[4], now - tonumber(b[5]), b[6] or '' }
 end
-local known = call('HMGET', batch_key(id), 'watcher', 'n', 'cost', 'trigger', 'oldest')
+local known = call('HMGET', batch_key(id), 'watcher', 'n', 'cost', 'trigger', 'oldest', 'costs')
 if known[1] then return describe(known) end
 if call('HGET', META, 'turn') ~= token then return { 'lost', 0 } end
 bring_back()
@@ -61,6 +62,7 @@ local batch
 if limited then batch = release_from(2, 0) end
 if batch then return batch end
 batch, reason, wait = release_from(1, 1)
-if batch or reason ~= 'empty' then return batch or { reason, wait } end
-batch, reason, wait = release_from(2, 2)
-return batch or { reason, wait }
+if not batch and reason == 'empty' then batch, reason, wait = release_from(2, 2) end
+if batch then return batch end
+local freed = limited and now - num(RES, 'freed_ms') <= flush_ms and num(META, 'waiting') > 0
+return { reason, wait, freed and 1 or 0 }

@@ -2,7 +2,7 @@
 
 -- Credit earned since the last release: kept with the resource, capped at two flush intervals or at
 -- the cost of the operation at the head and of what others need before it, so that a dear one can
--- save up.
+-- save up. What charges gave back is on top of that.
 local function earn(costs, others, flush_ms)
   local since = call('HGET', RES, 'credit_ms')
   for n, limit in ipairs(limits) do
@@ -12,7 +12,8 @@ local function earn(costs, others, flush_ms)
       or limit.per_flush
     local most = math.max(2 * limit.per_flush, (costs[d] or 0) + (others[d] or 0))
     limit.earned = math.max(0, math.min(credit, most))
-    limit.credit = limit.earned - (others[d] or 0)
+    limit.refund = num(RES, nth('refund', n))
+    limit.credit = limit.earned + limit.refund - (others[d] or 0)
     call('HSET', RES, nth('credit', n), text(limit.earned))
   end
   call('HSET', RES, 'credit_ms', now)

@@ -210,7 +210,8 @@ end
 -- Enter a batch in the ledger with its hold; its watcher moves on in the ring.
 local function record(w, tag, o, batch, standing)
   local id, cost = batch.id, batch.costs[1]
-  if #batch.costs > 1 then call('HSET', batch_key(id), 'costs', pack_costs(batch.costs)) end
+  local costs = #batch.costs > 1 and pack_costs(batch.costs) or nil
+  if costs then call('HSET', batch_key(id), 'costs', costs) end
   call('HSET', batch_key(id), 'watcher', w, 'n', batch.n, 'cost', text(cost), 'trigger',
     batch.trigger, 'oldest', batch.oldest, 'released', now, 'state', 'open', 'offers', 0,
     'probe', o.probe, 'held', standing and 1 or 0)
@@ -237,5 +238,5 @@ local function record(w, tag, o, batch, standing)
   call('HSET', META, nth('vtime', batch.class), text(tag))
   call('ZREM', batch.class == 1 and RING or BACK, w)
   reindex(w)
-  return { w, batch.n, cost, batch.trigger, batch.oldest }
+  return { w, batch.n, cost, batch.trigger, batch.oldest, costs }
 end

@@ -5,15 +5,15 @@ local SAMPLES, MOST_KEYS = 20, 10000 -- the newest sample counts at least one pa
 local function learn(w, samples)
   local key = BASE .. 'costs:' .. w
   for _, sample in ipairs(samples) do
-    local name, known = sample[1], open_costs(call('HGET', key, sample[1]) or '')
+    local known = open_costs(call('HGET', key, sample[1]) or '')
     if #known > 0 or call('HLEN', key) < MOST_KEYS then
-      local count = math.min((known[1] or 0) + 1, SAMPLES)
-      local means = { count }
+      if #known ~= #sample then known = {} end -- costs have other dimensions now
+      local means = { math.min((known[1] or 0) + 1, SAMPLES) }
       for d = 2, #sample do
         local mean = known[d] or 0
-        means[d] = mean + (sample[d] - mean) / count
+        means[d] = mean + (sample[d] - mean) / means[1]
       end
-      call('HSET', key, name, pack_costs(means))
+      call('HSET', key, sample[1], pack_costs(means))
     end
   end
 end

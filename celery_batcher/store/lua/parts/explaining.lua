@@ -39,7 +39,8 @@ local function credit_of(limit, cost)
   local since, per_flush = call('HGET', RES, 'credit_ms'), limit.capacity * flush_ms / limit.window
   local credit = since and num(RES, nth('credit', limit.n))
     + limit.capacity * (now - since) / limit.window or per_flush
-  return math.max(0, math.min(credit, math.max(2 * per_flush, cost)))
+  local earned = math.max(0, math.min(credit, math.max(2 * per_flush, cost)))
+  return earned + num(RES, nth('refund', limit.n))
 end
 
 local function limit_row(limit)

@@ -52,11 +52,12 @@ local function hold(costs)
   return ends
 end
 
--- Let go of as much of what ends then, as far as it is there.
+-- Let go of as much of what ends then, as far as it is there. Returns how much that is.
 local function let_go_of(limit, ends, cost)
   cost = math.min(cost, num(nth(COSTS, limit.n), text(ends)))
-  call('HINCRBY', nth(COSTS, limit.n), text(ends), text(-cost))
+  add(nth(COSTS, limit.n), text(ends), -cost)
   add(RES, nth('held', limit.n), -cost)
+  return cost
 end
 
 -- Let go of a hold that has not ended. Returns whether it was there.

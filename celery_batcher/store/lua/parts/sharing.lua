@@ -106,7 +106,9 @@ local function spend(standing, costs)
   end
   call('HDEL', RES, 'need:' .. standing.me)
   for n, limit in ipairs(limits) do
-    local left = limit.earned - (costs[limit.dimension] or 0)
-    call('HSET', RES, nth('credit', n), text(left))
+    local cost = costs[limit.dimension] or 0
+    local refunded = math.min(cost, limit.refund)
+    call('HSET', RES, nth('credit', n), text(limit.earned - (cost - refunded)))
+    if refunded > 0 then call('HSET', RES, nth('refund', n), text(limit.refund - refunded)) end
   end
 end
