@@ -75,12 +75,13 @@ def _earn(
 ) -> None:
     """Earn credit up to two flush intervals, or what the head costs and others need before it.
 
-    What charges gave back is on top of that.
+    At first it is that of one flush interval, or of one operation. What charges gave back is on top
+    of that.
     """
     since = act.resource.credit_ms
     for limit in limits:
         limit.per_flush = limit.capacity * flush_ms / limit.window_ms
-        credit = limit.per_flush
+        credit: float = max(limit.per_flush, limit.cost_of(costs))
         if since is not None:
             more = limit.capacity * (act.now - since) / limit.window_ms
             credit = limit.state.credit + more

@@ -164,6 +164,14 @@ def test_what_waits_for_room_in_two_limits_waits_for_the_later(bench: Bench) -> 
     assert (answer.reason, answer.wait_ms) == ("capacity", 5010)  # type: ignore[union-attr]
 
 
+def test_the_first_operation_of_a_long_window_does_not_wait_for_credit(bench: Bench) -> None:
+    bench.begin(capacity=1000, window_ms=60_000)
+    put(bench, (400,), (400,))
+
+    assert start(bench).cost == 400
+    assert bench.refused() == "credit"
+
+
 # Changes at run time
 
 

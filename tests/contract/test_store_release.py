@@ -212,21 +212,24 @@ def test_asking_often_brings_no_more_credit(bench: Bench) -> None:
 
 
 def test_a_dear_head_saves_up_for_its_cost(bench: Bench) -> None:
-    bench.begin(capacity=1000)
+    bench.begin(WatcherOptions("w"), WatcherOptions("v"), capacity=1000)
+    put_costs(bench, 100, watcher="v")
+    bench.run()
     put_costs(bench, 900)
     refusals = []
     while isinstance(answer := bench.release(), Refused):
         refusals.append((answer.reason, answer.wait_ms))
         bench.clock.advance(0.1)
 
-    assert refusals[0] == ("credit", 800)
-    assert len(refusals) == 8
+    assert refusals[0] == ("credit", 900)
+    assert len(refusals) == 9
     assert answer.cost == 900
 
 
 def test_the_wait_of_a_refusal_for_credit_is_enough(bench: Bench) -> None:
     bench.begin(capacity=7, flush_ms=100)
-    put_costs(bench, 3)
+    put_costs(bench, 3, 3)
+    bench.run()
     answer = bench.release()
     assert isinstance(answer, Refused)
 

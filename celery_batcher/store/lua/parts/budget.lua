@@ -2,14 +2,15 @@
 
 -- Credit earned since the last release: kept with the resource, capped at two flush intervals or at
 -- the cost of the operation at the head and of what others need before it, so that a dear one can
--- save up. What charges gave back is on top of that.
+-- save up; at first it is that of one flush interval, or of one operation. What charges gave back is on
+-- top of that.
 local function earn(costs, others, flush_ms)
   local since = call('HGET', RES, 'credit_ms')
   for n, limit in ipairs(limits) do
     local d = limit.dimension
     limit.per_flush = limit.capacity * flush_ms / limit.window
     local credit = since and num(RES, nth('credit', n)) + limit.capacity * (now - since) / limit.window
-      or limit.per_flush
+      or math.max(limit.per_flush, costs[d] or 0)
     local most = math.max(2 * limit.per_flush, (costs[d] or 0) + (others[d] or 0))
     limit.earned = math.max(0, math.min(credit, most))
     limit.refund = num(RES, nth('refund', n))
