@@ -206,15 +206,16 @@ class Batcher:
                 its id, and of the batch.
             options: ``max_batch_size`` (500), ``max_attempts`` (3, 0: no limit),
                 ``max_operation_time`` (the batcher's), ``max_concurrent_batches``, ``weight``
-                (1), ``batch_by_key`` (False), ``max_dead_letters`` (10,000: the oldest go); and as
-                for tasks of Celery ``retry_backoff`` (False), ``retry_backoff_max`` (600),
-                ``retry_jitter`` (True), ``autoretry_for`` (every ``Exception``),
-                ``dont_autoretry_for``: what neither retries is dead; and ``bisect`` (True): a batch
-                of more than one that fails is tried again in halves, and no attempt counts until
-                an operation is alone; ``estimate`` (False): what operations cost that are enqueued
-                without one is learned from what the handler charges (`Batch.charge`), and
-                ``cost`` counts until then; ``cost_key``: a function of the payload to a text, for
-                an estimate by key.
+                (1), ``batch_by_key`` (False), caps of each key (docs/keys.md): ``key_capacity``
+                per ``key_window`` (1.0) and ``key_concurrency``; ``max_dead_letters`` (10,000: the
+                oldest go); and as for tasks of Celery ``retry_backoff`` (False),
+                ``retry_backoff_max`` (600), ``retry_jitter`` (True), ``autoretry_for`` (every
+                ``Exception``), ``dont_autoretry_for``: what neither retries is dead; and ``bisect``
+                (True): a batch of more than one that fails is tried again in halves, and no attempt
+                counts until an operation is alone; ``estimate`` (False): what operations cost that
+                are enqueued without one is learned from what the handler charges (`Batch.charge`),
+                and ``cost`` counts until then; ``cost_key``: a function of the payload to a text,
+                for an estimate by key.
 
         Raises:
             ConfigurationError: an option is unknown or wrong, or another function has the name.
@@ -248,7 +249,7 @@ class Batcher:
             And everything that `Watcher.enqueue` raises.
         """
         watcher = self._registry.watcher_of(operation)
-        encoder = self.encoder(watcher.name)
+        encoder = self.encoder(watcher)
         cost, *_ = encoder.check(operation.cost)
         entry = encoder.one(operation)
         # The message has an id of its own: its operation's may come again, once that is done.
@@ -276,9 +277,16 @@ class Batcher:
                 f"batcher {self.name} was stopped in this process and takes no more operations"
             )
 
-    def encoder(self, watcher: str) -> Encoder:
+    def encoder(self, watcher: Watcher) -> Encoder:
         """What encodes the operations of a watcher."""
-        return Encoder(watcher, self.serializer(), self.max_costs(), self.clock, self.dimensions)
+        return Encoder(
+            watcher.name,
+            self.serializer(),
+            self.max_costs(),
+            self.clock,
+            self.dimensions,
+            watcher.key_capacity,
+        )
 
     # The fleet
 
@@ -496,4 +504,5 @@ class Batcher:
             results=results if watcher.keeps_results else None,
             dimensions=self.dimensions,
             cost_key=None if watcher.estimates is None else watcher.estimates.key_of,
+            caps_keys=watcher.caps_keys,
         ).run(batch_id)

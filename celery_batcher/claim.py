@@ -75,6 +75,7 @@ class Claimant:
     results: Results | None = None
     dimensions: tuple[str, ...] = PLAIN
     cost_key: Callable[[Any], str] | None = None
+    caps_keys: bool = False
 
     def run(self, batch_id: str) -> dict[str, Any]:
         """Claim the batch and handle it; return what became of it.
@@ -110,7 +111,7 @@ class Claimant:
 
     def _in_time(self, batch_id: str, nonce: str, before: float) -> bool:
         """Whether the hold covers a handler that starts now; it is renewed when it may not."""
-        if not self.limits.limited:
+        if not self.limits.limited and not self.caps_keys:
             return True
         # The store's times are whole milliseconds, so a hold may end up to one too early.
         covered = (self.limits.grace_ms - 1) / 1000

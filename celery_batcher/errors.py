@@ -10,7 +10,7 @@
       NoWatcherError (LookupError)         an operation names a watcher nobody registered
       InvalidNameError (ValueError)        a name that a broker or a key cannot carry
       InvalidCostError (ValueError)        a cost that is not an integer from 0 to 2**53 - 1
-      TooExpensiveError (ValueError)       a cost above the capacity: it could never run
+      TooExpensiveError (ValueError)       a cost above a capacity: it could never run
       TooManyAttemptsError (RuntimeError)  an operation that has used its attempts
       PayloadError (TypeError)             a payload that cannot be serialised or is too large
       BufferFullError (queue.Full)         the buffer is full
@@ -61,7 +61,7 @@ class InvalidCostError(BatcherError, ValueError):
 
 
 class TooExpensiveError(BatcherError, ValueError):
-    """The cost of an operation is above the capacity, so that it could never be released."""
+    """An operation costs more than the capacity, or its key's: it could never be released."""
 
     def __init__(self, message: str, *, cost: int, capacity: int) -> None:
         super().__init__(message)

@@ -66,6 +66,11 @@ class FairRing:
         self.time = tag
         self._put(member, tag + weight)
 
+    def pass_over(self, member: str, tag: float) -> None:
+        """Take out a member whose time was ``tag``; the ring goes on as if it had been served."""
+        self.time = tag
+        self.leave(member)
+
     def leave(self, member: str) -> None:
         """Take a member out."""
         self._tags.pop(member, None)

@@ -29,6 +29,7 @@ class Encoder:
     """Encodes operations of one watcher.
 
     ``most`` is the highest cost that can ever run, by dimension; None without a limit.
+    ``key_capacity`` is the highest of an operation with a key.
     """
 
     watcher: str
@@ -36,6 +37,7 @@ class Encoder:
     most: tuple[int, ...] | None
     clock: Clock
     dimensions: tuple[str, ...] = PLAIN
+    key_capacity: int | None = None
 
     def check(self, cost: object) -> tuple[int, ...]:
         """The cost by dimension, if the operation could ever run.
@@ -57,6 +59,20 @@ class Encoder:
                     )
         return costs
 
+    def check_key(self, key: bytes, cost: int) -> None:
+        """
+        Raises:
+            TooExpensiveError: the operation is above what its key may cost.
+        """
+        if key and self.key_capacity is not None and cost > self.key_capacity:
+            raise TooExpensiveError(
+                f"an operation of {self.watcher} costs {cost}, and the key_capacity is "
+                f"{self.key_capacity}: it could never run. Split it, raise key_capacity, or "
+                "enqueue it without a key",
+                cost=cost,
+                capacity=self.key_capacity,
+            )
+
     def one(self, operation: Operation) -> bytes:
         """The entry of an operation, whose id will be registered."""
         keyed = operation.key is not None
@@ -64,7 +80,9 @@ class Encoder:
             raise ConfigurationError(
                 f"attempt {operation.attempt!r}: an integer from 1 to {wire.MAX_ATTEMPT}"
             )
+        key = check_text(operation.key, "key", wire.MAX_KEY) if keyed else b""
         cost, *further = self.check(operation.cost)
+        self.check_key(key, cost)
         return wire.encode_entry(
             check_text(operation.id, "id", wire.MAX_ID),
             cost,
@@ -74,7 +92,7 @@ class Encoder:
                 batchable=operation.batchable, registered=True, keyed=keyed, vector=bool(further)
             ),
             check_priority(operation.priority),
-            check_text(operation.key, "key", wire.MAX_KEY) if keyed else b"",
+            key,
             operation.attempt,
             self.clock.now_ms(),
             wire.encode_costs(further) if further else b"",
@@ -92,6 +110,7 @@ class Encoder:
             wire.encode_payload,
             wire.encode_entry,
         )
+        check_room = self.check_key
         flags_of, check_key, check_id = wire.flags_of, _key_bytes, wire.MAX_ID
         constant = of.constant()
         flags, priority, key = constant or (0, 0, b"")
@@ -104,6 +123,7 @@ class Encoder:
                 text, word, batchable = of.of(payload)
                 key, priority = check_key(text), check_priority(word)
                 flags = flags_of(batchable=batchable, registered=registered, keyed=text is not None)
+            check_room(key, cost)
             id = new_id() if of.id is None else of.id(payload)
             raw_id = check_text(id, "id", check_id) if registered else id.encode()
             entry = encode_entry(

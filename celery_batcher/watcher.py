@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import wire
 from .batch import Batch
-from .config import Option, check_value, count
+from .config import Option, check_value, count, milliseconds
 from .costs import Cost, check_cost
 from .dead_letters import DeadLetters
 from .errors import EnqueueError
@@ -57,7 +57,10 @@ class Watcher:
         self.max_operation_time: float | None = options["max_operation_time"]
         self.max_concurrent_batches: int | None = options["max_concurrent_batches"]
         self.weight: int = options["weight"]
-        self.batch_by_key: bool = options["batch_by_key"]
+        self.key_capacity: int | None = options["key_capacity"]
+        self.key_window: float = options["key_window"]
+        self.key_concurrency: int | None = options["key_concurrency"]
+        self.batch_by_key: bool = options["batch_by_key"] or self.caps_keys
         self.max_dead_letters: int = options["max_dead_letters"]
         self.estimates: Estimates | None = None
         if options["estimate"]:
@@ -74,6 +77,11 @@ class Watcher:
 
     def __call__(self, batch: Batch) -> Any:
         return self.handler(batch)
+
+    @property
+    def caps_keys(self) -> bool:
+        """Whether its keys have caps."""
+        return self.key_capacity is not None or self.key_concurrency is not None
 
     @property
     def operation_time(self) -> float:
@@ -96,6 +104,9 @@ class Watcher:
             batch_by_key=self.batch_by_key,
             max_dead=self.max_dead_letters,
             bisect=self.retry_policy.bisect,
+            key_capacity=self.key_capacity,
+            key_window_ms=milliseconds(self.key_window),
+            key_concurrency=self.key_concurrency or 0,
         )
 
     def cost_of(self, payload: Any) -> Cost:
@@ -121,7 +132,8 @@ class Watcher:
             payload: what the handler needs; anything the serializer can carry, up to 1 MiB.
             cost: units of capacity, an integer from 0, or a mapping of them where the capacity has
                 dimensions; by default what the watcher estimates, or its own.
-            key: operations of one key are released in order, keys take turns; up to 255 bytes.
+            key: operations of one key are released in order, keys take turns and may have caps
+                (docs/keys.md); up to 255 bytes.
             priority: ``high``, ``normal`` or ``backfill``.
             batchable: False keeps it alone in a batch.
             id: the caller's own, up to 255 bytes: enqueuing it again while it lives does nothing.
@@ -204,7 +216,7 @@ class Watcher:
             cost = self.cost if self.estimates is None else self.cost_of
         attributes = Attributes(cost, key, priority, batchable, id)
         faults: list[Exception] = []
-        entries = _until_fault(self.batcher.encoder(self.name).many(payloads, attributes), faults)
+        entries = _until_fault(self.batcher.encoder(self).many(payloads, attributes), faults)
         enqueued = 0
         try:
             for messages in pipelines(self.name, entries, pack):

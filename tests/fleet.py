@@ -35,7 +35,7 @@ from celery_batcher.store.base import (
 from celery_batcher.store.memory import MemoryServer, MemoryStore
 
 APP = Celery("fleet", broker="memory://", set_as_current=False)
-WAKES = {"capacity", "paused", "closed"}
+WAKES = {"capacity", "paused", "closed", "empty"}
 FREED_MS = 10
 
 
@@ -51,6 +51,7 @@ class Started:
     cost: int
     watcher: str
     real: int = 0
+    key: str | None = None
 
 
 @dataclass
@@ -123,6 +124,15 @@ class Fleet:
             member.store.set_capacity([capacity])
         self.capacities.append((self.clock.us, capacity))
 
+    def worst(self, watcher: str, key: str, window_us: int) -> int:
+        """The most that operations of a key started within a window."""
+        own = [one for one in self.starts if (one.watcher, one.key) == (watcher, key)]
+        return max(
+            (sum(one.cost for one in own if 0 <= one.start - first.start < window_us)
+             for first in own),
+            default=0,
+        )  # fmt: skip
+
     def capacity_at(self, us: int) -> int:
         """The capacity in force at a time."""
         return next(capacity for since, capacity in reversed(self.capacities) if since <= us)
@@ -156,6 +166,7 @@ class Member:
         self.name = name
         self.store = MemoryStore(fleet.server, batcher=name, resource="resource")
         self.store.configure(fleet.limits, watchers)
+        self.capped = {one.name: one.capped for one in watchers}
         self.store.take_turn("turn", 10**12)
         self._wake = 0
 
@@ -221,7 +232,8 @@ class Member:
             now, fleet = self.fleet.clock.us, self.fleet
             actual = [(one, fleet.real(one) if fleet.real else one.cost) for one in batch]
             real = sum(cost for _, cost in actual)
-            fleet.starts.append(Started(now, line.claimed, batch.cost, batch.watcher, real))
+            key = batch[0].key
+            fleet.starts.append(Started(now, line.claimed, batch.cost, batch.watcher, real, key))
             fleet.work()
             if fleet.real:
                 batch.charge_many(actual)
@@ -236,6 +248,7 @@ class Member:
             handler=handle,
             listeners=Listeners(),
             emit_batch=False,
+            caps_keys=self.capped[batch.watcher],
         )
         with suppress(ClaimExpiredError):  # the task fails, the fleet goes on
             claimant.run(batch.id)

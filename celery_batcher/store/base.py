@@ -16,7 +16,10 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class WatcherOptions:
-    """What the store must know of a watcher to release its batches."""
+    """What the store must know of a watcher to release its batches.
+
+    ``key_capacity`` and ``key_concurrency`` are caps of each key; operations without one have none.
+    """
 
     name: str
     max_batch_size: int = 500
@@ -26,6 +29,19 @@ class WatcherOptions:
     batch_by_key: bool = False
     max_dead: int = 0
     bisect: bool = True
+    key_capacity: int | None = None
+    key_window_ms: int = 1000
+    key_concurrency: int = 0
+
+    @property
+    def capped(self) -> bool:
+        """Whether its keys have caps."""
+        return self.key_capacity is not None or self.key_concurrency > 0
+
+    @property
+    def by_key(self) -> bool:
+        """Whether a batch has operations of one key."""
+        return self.batch_by_key or self.capped
 
 
 @dataclass(frozen=True, slots=True)

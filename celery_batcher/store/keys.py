@@ -16,6 +16,7 @@ B meta                      hash   counters, turn, pause, sequence, virtual time
 B ring                      zset   watchers that may release, by virtual time
 B back                      zset   the same for their back-fills
 B parked                    zset   watchers too dear for now, by the time to ask them again
+B key_ends                  zset   keys that hold or wait at their caps, by when to look at them
 B costs:<watcher>           hash   what its operations cost, learned, by cost key
 B open                      zset   unclaimed batches by time of their release, then publication
 B claimed                   zset   claimed batches by deadline
@@ -36,6 +37,10 @@ B r:<watcher>:<prio>:<key>  zset   blocks that came back, by sequence
 B n:<watcher>:<prio>        zset   its keys that have operations, by name: the audit's order
 B t:<watcher>:<prio>        hash   keys whose first block in q: is taken in part: how much of it
 B s:<watcher>               zset   groups that stay together, by the sequence of their first
+B h:<watcher>:<key>         zset   of a capped key: its holds by end; unclaimed ones at infinity
+B f:<watcher>:<key>         set    its batches in flight
+B g:<watcher>:<key>         zset   its groups that wait, which are in s: behind all others
+B x:<watcher>               hash   by key: sums of its holds (e, o), whether it waits (w)
 B later                     zset   what is delayed, by the time at which it waits again
 B batch:<id>                hash   an open or claimed batch
 B blocks:<id>               list   its blocks
@@ -69,6 +74,7 @@ OWN = (
     "repeated",
     "later",
     "parked",
+    "key_ends",
 )
 
 

@@ -107,7 +107,8 @@ def _of_watcher(state: BatcherState, name: str, watcher: WatcherState) -> Iterat
         for queue in watcher.queues.values()
         for one in (*queue.arrived, *queue.returned.values())
     ]
-    together = [one for group in watcher.together for one in group]
+    aside = [group for key in watcher.keys.values() for group in key.aside]
+    together = [one for group in (*watcher.together, *aside) for one in group]
     batches = [batch for batch in state.batches.values() if batch.watcher == name]
     unclaimed = [batch for batch in batches if batch.nonce is None]
     cost = sum(one.entry.cost for one in (*waiting, *together))

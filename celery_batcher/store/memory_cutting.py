@@ -10,7 +10,8 @@ from ..fairness import weigh
 from .base import Limits, Refused, Released
 from .memory_budget import Budget, allow, counts_allow, gate
 from .memory_holds import LimitNow, hold_open, lapse, limits_now, pay_debts
-from .memory_index import BACKFILLS, URGENT, front, next_of, reindex
+from .memory_index import BACKFILLS, URGENT, first_group, front, next_of, reindex
+from .memory_keys import KeyCaps, hold_key, lapse_keys, wake_group
 from .memory_putback import bring_back, keep_together, next_due
 from .memory_sharing import Standing, forget_need, spend, standing_of
 from .memory_state import Act, Batch, Queue, Waiting
@@ -27,15 +28,16 @@ def release(act: Act, token: str, id: str, limits: Limits) -> Released | Refused
     if state.turn != token:
         return Refused("lost", 0)
     bring_back(act)
+    lapse_keys(act, limits.grace_ms)
     refusal = gate(act) or counts_allow(act, limits)
     if refusal:
         return refusal
     now = limits_now(act, limits.grace_ms) if limits.limited else []
     lapse(act, now)
     pay_debts(act, now)
-    attempts = [_Attempt(id, nth, rank, now, limits.flush_ms) for nth, rank in ((0, 1), (1, 2))]
+    attempts = [_Attempt(id, nth, rank, now, limits) for nth, rank in ((0, 1), (1, 2))]
     if limits.limited:  # back-fills come first as far as their floor covers them
-        attempts.insert(0, _Attempt(id, 1, 0, now, limits.flush_ms))
+        attempts.insert(0, _Attempt(id, 1, 0, now, limits))
     for attempt in attempts:
         answer = _release_from(act, attempt)
         if isinstance(answer, Released) or (attempt.rank and answer.reason != "empty"):
@@ -59,7 +61,7 @@ class _Attempt:
     nth: int
     rank: int
     limits: list[LimitNow]
-    flush_ms: int
+    given: Limits
 
     @property
     def priorities(self) -> range:
@@ -71,19 +73,19 @@ def _release_from(act: Act, attempt: _Attempt) -> Released | Refused:
     ring, limits = act.state.watcher_rings[attempt.nth], attempt.limits
     while top := ring.first():
         name, tag = top
-        head = next_of(act.watcher(name), attempt.priorities)
-        allowed: Budget | Refused = [math.inf]
+        caps = KeyCaps(act, name, attempt.given.grace_ms)
+        head = next_of(act.watcher(name), attempt.priorities, caps)
+        allowed: Budget | Refused = [math.inf] if head else Refused("empty", -1)
         standing: Standing | None = None
-        if head is None:
-            allowed = Refused("empty", -1)
-        elif limits:
-            costs, flush_ms = head.entry.costs, attempt.flush_ms
+        if head and limits:
+            costs, flush_ms = head.entry.costs, attempt.given.flush_ms
             standing = standing_of(act, attempt.nth, costs, limits, flush_ms)
             if standing.rank > attempt.rank:
                 return Refused("rank", -1)
             allowed = allow(act, standing, costs, act.watcher(name), limits, flush_ms)
         if not isinstance(allowed, Refused):
-            return _record(act, attempt, name, tag, allowed, standing).describe(act.now)
+            allowed[0] = min(allowed[0], (head and caps.room(head)) or 0)
+            return _record(act, attempt, caps, tag, allowed, standing).describe(act.now)
         if allowed.reason in {"credit", "capacity"}:
             return allowed
         ring.leave(name)
@@ -97,14 +99,14 @@ def _release_from(act: Act, attempt: _Attempt) -> Released | Refused:
 def _record(
     act: Act,
     attempt: _Attempt,
-    name: str,
+    caps: KeyCaps,
     tag: float,
     budget: Budget,
     standing: Standing | None,
 ) -> Batch:
     """Cut a batch and put it into the ledger."""
-    state, watcher, limits = act.state, act.watcher(name), attempt.limits
-    entries, trigger, oldest = _cut(act, name, budget, attempt.priorities)
+    state, watcher, limits, name = act.state, caps.watcher, attempt.limits, caps.name
+    entries, trigger, oldest = _cut(caps, budget, attempt.priorities)
     costs = _sum_of(entries, len(budget))
     batch = Batch(
         attempt.id,
@@ -120,6 +122,7 @@ def _record(
     )
     state.batches[batch.id] = batch
     state.offers[batch.id] = act.now
+    hold_key(act, batch)
     watcher.open += 1
     watcher.open_cost += batch.cost
     if standing is not None:
@@ -150,17 +153,17 @@ def _exceeds(costs: Sequence[int], one: Waiting, budget: Budget) -> bool:
 
 
 def _cut(
-    act: Act, name: str, budget: Budget, priorities: Iterable[int]
+    caps: KeyCaps, budget: Budget, priorities: Iterable[int]
 ) -> tuple[list[Waiting], str, int]:
     """The operations of a batch, why it ends, and when its oldest turn was enqueued."""
-    watcher = act.watcher(name)
+    act, watcher = caps.act, caps.watcher
     size = 1 if watcher.probe else watcher.options.max_batch_size
-    if watcher.together and priorities is URGENT:
-        return _cut_together(act, name, size, budget)
+    if priorities is URGENT and first_group(watcher, caps):
+        return _cut_together(act, caps.name, size, budget)
     mean = watcher.waiting_cost / max(1, watcher.waiting)
     batch: list[Waiting] = []
     stop, oldest = "", act.now
-    while len(batch) < size and not stop and (head := front(watcher, priorities)):
+    while len(batch) < size and not stop and (head := front(watcher, priorities, caps)):
         key, tag, first = head
         ring = watcher.rings[first.entry.priority]
         most = TURN * mean if len(ring) > 1 else None
@@ -177,7 +180,7 @@ def _cut(
             del watcher.queues[first.entry.priority, key]
         if not watcher.by_priority[first.entry.priority]:
             ring.clear()
-        if watcher.options.batch_by_key:
+        if watcher.options.by_key:
             stop = stop or "interval"
     return batch, "size" if len(batch) >= size else stop or "interval", oldest
 
@@ -218,11 +221,14 @@ def _cut_together(act: Act, name: str, size: int, budget: Budget) -> tuple[list[
     watcher = act.watcher(name)
     group = watcher.together.pop(0)
     taken: list[Waiting] = []
+    key = group[0].entry.key
     for one in group[:size]:
-        if _exceeds(_sum_of(taken, len(budget)), one, budget):
+        other = watcher.options.capped and one.entry.key != key
+        if other or _exceeds(_sum_of(taken, len(budget)), one, budget):
             break
         taken.append(one)
     watcher.waiting -= len(group)
     watcher.waiting_cost -= sum(one.entry.cost for one in group)
     keep_together(act, name, group[len(taken) :])
+    wake_group(watcher, key or "")
     return taken, "bisect", taken[0].entry.enqueued_ms

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from .. import wire
 from ..operation import Priority
 from .memory_state import BatcherState, Queue, Waiting, WatcherState
+
+if TYPE_CHECKING:
+    from .memory_keys import KeyCaps
 
 URGENT, BACKFILLS = range(Priority.backfill), range(Priority.backfill, len(Priority))
 ALL = range(len(Priority))
@@ -22,13 +27,26 @@ def arrive(state: BatcherState, watcher: WatcherState, data: bytes, entry: wire.
         state.ids.add(entry.id)
     state.sequence += 1
     waiting = Waiting(state.sequence, data, entry)
-    queue_of(watcher, entry).arrived.append(waiting)
+    queue = queue_of(watcher, entry)
+    queue.arrived.append(waiting)
+    if len(queue.arrived) == 1:  # else its key is in the ring, or waits at its caps
+        watcher.rings[entry.priority].join(entry.key or "")
     count_waiting(watcher, waiting)
 
 
-def count_waiting(watcher: WatcherState, one: Waiting) -> None:
-    """An operation waits (again): its key joins the ring, counters go up."""
+def come_back(watcher: WatcherState, one: Waiting) -> None:
+    """An operation waits again, before what arrived."""
+    queue_of(watcher, one.entry).returned[one.sequence] = one
     watcher.rings[one.entry.priority].join(one.entry.key or "")
+    count_waiting(watcher, one)
+
+
+def join_groups(watcher: WatcherState, ones: list[Waiting]) -> None:
+    """Operations that stay together are to be released before all others."""
+    insort(watcher.together, ones, key=lambda group: group[0].sequence)
+
+
+def count_waiting(watcher: WatcherState, one: Waiting) -> None:
     watcher.waiting += 1
     watcher.waiting_cost += one.entry.cost
     watcher.by_priority[one.entry.priority] += 1
@@ -53,31 +71,57 @@ def reindex(state: BatcherState, name: str) -> None:
 
 
 def rejoin(state: BatcherState, name: str) -> None:
-    """Every key with operations, and the watcher itself, is in its ring again."""
+    """Every key with operations that its caps allow, and the watcher itself, is in its ring."""
     watcher = state.watchers[name]
     for (priority, key), queue in watcher.queues.items():
-        if queue.arrived or queue.returned:
+        waits = key in watcher.keys and watcher.keys[key].waits
+        if not waits and (queue.arrived or queue.returned):
             watcher.rings[priority].join(key)
     reindex(state, name)
 
 
-def next_of(watcher: WatcherState, priorities: Iterable[int] = ALL) -> Waiting | None:
-    """The operation that a watcher releases next."""
-    if watcher.together and 0 in priorities:
-        return watcher.together[0][0]
-    head = front(watcher, priorities)
+def next_of(
+    watcher: WatcherState, priorities: Iterable[int] = ALL, caps: KeyCaps | None = None
+) -> Waiting | None:
+    """The operation that a watcher releases next, by the caps of its keys or whatever they are."""
+    if 0 in priorities and (group := first_group(watcher, caps)):
+        return group[0]
+    head = front(watcher, priorities, caps)
     return head and head[2]
 
 
+def first_group(watcher: WatcherState, caps: KeyCaps | None) -> list[Waiting] | None:
+    """The operations that stay together and are released next."""
+    while caps and watcher.together and caps.room(watcher.together[0][0]) is None:
+        caps.set_aside(watcher.together.pop(0))
+    if watcher.together:
+        return watcher.together[0]
+    aside = [] if caps else [group for key in watcher.keys.values() for group in key.aside]
+    return min(aside, key=lambda group: group[0].sequence, default=None)
+
+
 def front(
-    watcher: WatcherState, priorities: Iterable[int] = ALL
+    watcher: WatcherState, priorities: Iterable[int] = ALL, caps: KeyCaps | None = None
 ) -> tuple[str, float, Waiting] | None:
     """Key, its virtual time and the operation that a watcher's queues release next."""
     for priority in priorities:
         ring = watcher.rings[priority]
-        while watcher.by_priority[priority] and (top := ring.first()):
-            entries = watcher.queues[priority, top[0]].peek(1)
-            if entries:
-                return top[0], top[1], entries[0]
-            ring.leave(top[0])
+        while watcher.by_priority[priority] and (
+            top := ring.first() or _any(watcher, priority, caps)
+        ):
+            key, tag = top
+            entries = watcher.queues[priority, key].peek(1)
+            if not entries:
+                ring.leave(key)
+            elif caps and caps.room(entries[0]) is None:
+                ring.pass_over(key, tag)
+            else:
+                return key, tag, entries[0]
     return None
+
+
+def _any(watcher: WatcherState, priority: int, caps: KeyCaps | None) -> tuple[str, float] | None:
+    """The first key by name, where all of them wait at their caps and that does not matter."""
+    queues = watcher.queues.items()
+    keys = [key for (at, key), one in queues if at == priority and (one.arrived or one.returned)]
+    return None if caps or not keys else (min(keys, key=str.encode), 0.0)

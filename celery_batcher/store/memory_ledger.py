@@ -8,6 +8,7 @@ from .. import wire
 from .base import Charge, Claim, Limits, Released, Settlement, TakenBack
 from .memory_budget import gate
 from .memory_holds import (
+    LimitNow,
     exceeds_capacity,
     fits_what_started,
     hold,
@@ -19,6 +20,7 @@ from .memory_holds import (
     limits_now,
 )
 from .memory_index import reindex
+from .memory_keys import key_refuses, key_stands, start_key
 from .memory_putback import close, give_back
 from .memory_state import Act, Batch
 
@@ -69,6 +71,11 @@ def claim(act: Act, id: str, nonce: str, limits: Limits, ms: int) -> Claim:
             close(act, batch, Settlement("g"))
             return Claim("recalled")
         blocked = not fits_what_started(batch.costs, now)
+    if not blocked:
+        blocked, too_dear = key_refuses(act, batch, limits.grace_ms)
+        if too_dear:
+            close(act, batch, Settlement("g"))
+            return Claim("recalled")
     if blocked:
         state.offers[id] = act.now
         return Claim("wait")
@@ -76,6 +83,7 @@ def claim(act: Act, id: str, nonce: str, limits: Limits, ms: int) -> Claim:
     if batch.limited:
         hold_open(act, batch.costs, -1)
         hold(act, batch, now)
+    start_key(act, batch, limits.grace_ms)
     del state.offers[id]
     watcher = act.watcher(batch.watcher)
     watcher.open -= 1
@@ -97,9 +105,19 @@ def renew(act: Act, id: str, nonce: str, limits: Limits, renewal: str) -> bool:
     batch = act.state.batches.get(id)
     if batch is None or batch.nonce != nonce:
         return False
-    if not batch.limited or batch.renewal == renewal:
+    if batch.renewal == renewal:
         return True
-    now = limits_now(act, limits.grace_ms)
+    if not key_stands(act, batch, limits.grace_ms):
+        return False
+    if batch.limited and not _renew_holds(act, batch, limits_now(act, limits.grace_ms)):
+        return False
+    start_key(act, batch, limits.grace_ms)
+    batch.renewal = renewal
+    return True
+
+
+def _renew_holds(act: Act, batch: Batch, now: list[LimitNow]) -> bool:
+    """Start what a batch holds of the resource anew; False: it had ended, or does not fit."""
     if not let_go(act, batch, now):
         return False
     if not fits_what_started(batch.costs, now):
@@ -107,7 +125,6 @@ def renew(act: Act, id: str, nonce: str, limits: Limits, renewal: str) -> bool:
             hold_until(limit, ends, limit.cost_of(batch.costs))
         return False
     hold(act, batch, now)
-    batch.renewal = renewal
     return True
 
 

@@ -7,7 +7,8 @@ from bisect import insort
 from .. import wire
 from .base import Dead, Settlement
 from .memory_holds import hold_open
-from .memory_index import count_waiting, queue_of, reindex
+from .memory_index import come_back, join_groups, reindex
+from .memory_keys import let_key_go
 from .memory_state import Act, Batch, Delayed, Waiting
 
 BROUGHT_BACK = 100
@@ -27,6 +28,7 @@ def close(act: Act, batch: Batch, settlement: Settlement) -> None:
             hold_open(act, batch.costs, -1)
     del state.batches[batch.id]
     give_back(act, batch, settlement)
+    let_key_go(act, batch)
     reindex(state, batch.watcher)
 
 
@@ -124,10 +126,9 @@ def _due(delayed: Delayed) -> tuple[int, int]:
 def _wait_again(act: Act, name: str, ones: list[Waiting]) -> None:
     watcher = act.watcher(name)
     if len(ones) == 1:
-        queue_of(watcher, ones[0].entry).returned[ones[0].sequence] = ones[0]
-        count_waiting(watcher, ones[0])
+        come_back(watcher, ones[0])
         return
-    insort(watcher.together, ones, key=lambda group: group[0].sequence)
+    join_groups(watcher, ones)
     watcher.waiting += len(ones)
     watcher.waiting_cost += sum(one.entry.cost for one in ones)
 
@@ -147,6 +148,7 @@ def bring_back(act: Act) -> None:
 
 
 def next_due(act: Act) -> int:
-    """How long until a delay is over; -1 when nothing is delayed."""
-    due = [*act.state.parked.values(), *(one.due for one in act.state.later[:1])]
+    """How long until a delay is over, or a hold of a key; -1 when there is none."""
+    state = act.state
+    due = [*state.parked.values(), *state.key_ends.values(), *(one.due for one in state.later[:1])]
     return max(1, min(due) - act.now) if due else -1

@@ -63,6 +63,24 @@ class Queue:
 
 
 @dataclass(slots=True)
+class KeyHold:
+    """What a batch holds of its key; until it is claimed without an end."""
+
+    cost: int
+    ends: int | None = None
+
+
+@dataclass(slots=True)
+class KeyState:
+    """What a capped key holds, and whether it waits, outside of its rings, with these groups."""
+
+    holds: dict[str, KeyHold] = field(default_factory=dict)
+    flights: set[str] = field(default_factory=set)
+    waits: bool = False
+    aside: list[list[Waiting]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class WatcherState:
     """A watcher's queues and counters."""
 
@@ -82,6 +100,7 @@ class WatcherState:
     )
     by_priority: list[int] = field(default_factory=lambda: [0] * len(wire.PRIORITIES))
     together: list[list[Waiting]] = field(default_factory=list)
+    keys: dict[str, KeyState] = field(default_factory=dict)
     dead: list[Dead] = field(default_factory=list)
 
 
@@ -109,6 +128,8 @@ class Batch:
     charges: int = 0
     owed: list[int] = field(default_factory=list)
     freed: list[int] = field(default_factory=list)
+    key: str | None = None
+    holds_key: bool = False
 
     def describe(self, now: int) -> Released:
         return Released(
@@ -214,6 +235,7 @@ class BatcherState:
         default_factory=lambda: (FairRing(), FairRing())
     )
     parked: dict[str, int] = field(default_factory=dict)
+    key_ends: dict[tuple[str, str], int] = field(default_factory=dict)
     estimates: dict[str, dict[str, tuple[float, ...]]] = field(default_factory=dict)
     batches: dict[str, Batch] = field(default_factory=dict)
     offers: dict[str, int] = field(default_factory=dict)

@@ -174,9 +174,12 @@ class RedisStore:
                 watcher.max_attempts,
                 watcher.max_concurrent_batches,
                 watcher.weight,
-                int(watcher.batch_by_key),
+                int(watcher.by_key),
                 watcher.max_dead,
                 int(watcher.bisect),
+                "" if watcher.key_capacity is None else watcher.key_capacity,
+                watcher.key_window_ms,
+                watcher.key_concurrency,
             ]
         own = limits.resource
         part = (own.weight, own.floor, own.backfill_floor)

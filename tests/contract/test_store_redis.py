@@ -55,6 +55,28 @@ def test_a_server_that_was_restarted_starts_nothing_for_a_hold(bench: Bench) -> 
     assert bench.store.counts().open_batches >= 1
 
 
+def test_a_server_that_was_restarted_starts_nothing_of_a_capped_key_for_a_hold(
+    bench: Bench,
+) -> None:
+    bench.begin(WatcherOptions("w", key_capacity=10, key_window_ms=2000), capacity=None)
+    client, meta = bench.store.client, bench.store.keys["meta"]  # type: ignore[attr-defined]
+    bench.put(op("first", key="first"))
+    bench.release("unused")
+    client.hset(meta, mapping={"restarted_ms": 0})  # known from then on, and old
+    bench.put(op("a", key="k"))
+    batch = bench.released()
+    bench.put(op("b", key="k"))
+    client.hset(meta, "run_id", "anothers")
+
+    assert bench.claim(batch).state == "wait"
+    answer = bench.release()
+
+    assert isinstance(answer, Refused)
+    assert 0 < answer.wait_ms <= 2010
+    bench.put(op("c"))
+    assert bench.released().operations == 1  # it has no key
+
+
 def test_nothing_is_guarded_on_a_server_that_runs_on(bench: Bench) -> None:
     settled(bench)
 

@@ -454,6 +454,9 @@ options = st.fixed_dictionaries(
         "weight": st.integers(1, 3),
         "batch_by_key": st.booleans(),
         "bisect": st.sampled_from([True, True, False]),
+        "key_capacity": st.sampled_from([None, None, 3, 9, 20]),
+        "key_window_ms": st.sampled_from([200, 1000, 3000]),
+        "key_concurrency": st.sampled_from([0, 0, 0, 1, 2]),
     }
 )
 acts = st.one_of(

@@ -3,7 +3,7 @@
 -- ARGV 3 id, 4 owner: what the claim's nonce begins with, 5 reason, 6 1: as if it had failed; 0: as
 --      it was
 -- Returns {id, watcher, operations}; {} when the owner has no claim of it. O(operations)
--- @include header blocks index walk together returning dead putback ending
+-- @include header blocks index walk together key_holds key_waits returning dead putback ending
 local id, owner = ARGV[3], ARGV[4] .. '/'
 local b = read_batch(id)
 if not b or b.state ~= 'claimed' or string.sub(b.nonce, 1, #owner) ~= owner then return {} end

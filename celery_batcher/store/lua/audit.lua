@@ -5,7 +5,7 @@
 -- Returns as JSON {milliseconds until there is more to do, 1 when a pass is over, counters compared
 -- and found wrong in this pass, differences: {counter, watcher, counted, recorded, 1 if repaired},
 -- why parts were skipped}. O(entries + bytes); the first step of a pass: O(batches + watchers)
--- @include header blocks index walk admission compare ledger walking walking_index
+-- @include header blocks index key_holds walk admission compare ledger walking walking_index
 local id, every = ARGV[3], tonumber(ARGV[4])
 local last = call('HMGET', WALK, 'id', 'answer', 'began')
 if last[1] == id then return last[2] end

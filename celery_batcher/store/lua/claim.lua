@@ -2,7 +2,7 @@
 -- ARGV 3 id, 4 nonce of the claim, 5 grace_ms, 6 milliseconds until the deadline
 -- Returns {'claimed', blocks, milliseconds until the deadline},
 --      {'wait' | 'taken' | 'gone' | 'recalled'}. O(blocks)
--- @include header limits holds gate blocks index walk together returning dead putback
+-- @include header limits holds gate blocks index walk together key_holds key_waits returning dead putback
 local id, nonce = ARGV[3], ARGV[4]
 local b = read_batch(id)
 if not b then return { 'gone' } end
@@ -26,6 +26,14 @@ if limited and not blocked then
   end
   blocked = guard(longest_hold()) > 0 or not fits_what_started(costs)
 end
+if not blocked then
+  local full, too_dear = key_refuses(b, tonumber(ARGV[5]))
+  if too_dear then
+    close_batch(id, b, 'g', '')
+    return { 'recalled' }
+  end
+  blocked = full
+end
 if blocked then
   call('ZADD', OFFERS, 'XX', now, id)
   return { 'wait' }
@@ -37,6 +45,7 @@ if limited then
   call('HSET', batch_key(id), 'ends', pack_costs(hold(costs)))
   hold_open(costs, -1)
 end
+claim_key(b, tonumber(ARGV[5]))
 call('ZREM', OPEN, id)
 call('ZREM', OFFERS, id)
 call('ZADD', CLAIMED, deadline, id)

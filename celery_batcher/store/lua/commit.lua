@@ -3,7 +3,7 @@
 --      8 details (putback.lua)
 -- Returns 1, also when this commit was recorded before; 0 when the claim had ended, which is
 -- counted once. O(operations)
--- @include header blocks index walk together returning dead putback ending
+-- @include header blocks index walk together key_holds key_waits returning dead putback ending
 local id, number = ARGV[3], tonumber(ARGV[5])
 local b = read_batch(id)
 if not b then return settled_before(id, ARGV[4]) and 0 or refuse(id, ARGV[4]) end

@@ -3,7 +3,8 @@
 -- ARGV 3 the resource as JSON ('' none): limits ([dimension, capacity, window], ...), dimensions,
 --      grace, ramp (steps by limit), every, adaptive, factor, reserved; 4 batcher's name, 5 its
 --      weight, 6 its floor and 7 that of its back-fills, parts of the capacity; then per watcher:
---      name, max_batch_size, max_attempts, max_concurrent, weight, by_key, max_dead, bisect
+--      name, max_batch_size, max_attempts, max_concurrent, weight, by_key, max_dead, bisect,
+--      key_capacity ('' none), key_window, key_concurrency (0 any)
 -- Returns as JSON {dimensions, limits} as they stand in the store; '' when it has none. O(watchers)
 -- @include header index
 local function write_limits(resource)
@@ -40,11 +41,12 @@ if ARGV[3] ~= '' then
   if call('HEXISTS', RES, 'capacity') == 0 then write_limits(resource) end
   write_options(resource, ARGV[4])
 end
-for i = 8, #ARGV, 8 do
+for i = 8, #ARGV, 11 do
   call('SADD', WATCHERS, ARGV[i])
   call('HSET', watcher_key(ARGV[i]), 'max_batch_size', ARGV[i + 1], 'max_attempts', ARGV[i + 2],
     'max_concurrent', ARGV[i + 3], 'weight', ARGV[i + 4], 'by_key', ARGV[i + 5],
-    'max_dead', ARGV[i + 6], 'bisect', ARGV[i + 7])
+    'max_dead', ARGV[i + 6], 'bisect', ARGV[i + 7],
+    'key_capacity', ARGV[i + 8], 'key_window', ARGV[i + 9], 'key_concurrency', ARGV[i + 10])
   reindex(ARGV[i])
 end
 if call('HEXISTS', RES, 'capacity') == 0 then return '' end

@@ -2,7 +2,7 @@
 -- Returns now, fields of META, fields of RES, capacities that may be used now, set-aside messages,
 -- admitted messages, then per watcher its name, fields, dead operations and enqueued_ms of the operation next in turn.
 -- O(watchers)
--- @include header limits holds blocks index walk together returning cutting
+-- @include header limits holds blocks index walk together key_holds key_waits returning cutting
 local now_usable = {}
 if call('HEXISTS', RES, 'capacity') == 1 then
   for n, limit in ipairs(read_limits(0)) do

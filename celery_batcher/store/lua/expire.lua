@@ -3,7 +3,7 @@
 -- ARGV 3 token, 4 claim_grace_ms, 5 reason, 6 how many at most, 7 outage_ms: a silence this long
 --      is one
 -- Returns per batch {id, watcher, operations}. O(operations of the batches)
--- @include header blocks index walk together returning dead putback ending
+-- @include header blocks index walk together key_holds key_waits returning dead putback ending
 if call('HGET', META, 'turn') ~= ARGV[3] then return {} end
 local seen = num(META, 'expire_ms')
 if seen > 0 and now - seen > tonumber(ARGV[7]) then

@@ -6,7 +6,7 @@
 -- per limit dimension, capacity, window, usable, held with an end, held without, debt, credit,
 -- milliseconds until there is room; per batcher name, weight, 1 if it is in need, costs that its
 -- unclaimed batches hold, costs that it is left before this one. O(batchers + holds looked at)
--- @include header limits holds gate blocks index walk together returning sharing cutting
+-- @include header limits holds gate blocks index walk together key_holds key_waits returning sharing cutting
 -- @include explaining
 local entry, limit_rows, batcher_rows = entry_of(), {}, {}
 costs = costs or {}

@@ -2,7 +2,7 @@
 -- batches are recalled, so that they hold none of the capacity but one operation's.
 -- ARGV 3 token, 4 milliseconds unclaimed, 5 how many at most
 -- Returns per recalled batch {id, watcher, operations}. O(operations of the batches)
--- @include header gate blocks index walk together returning dead putback
+-- @include header gate blocks index walk together key_holds key_waits returning dead putback
 if call('HGET', META, 'turn') ~= ARGV[3] then return {} end
 local recalled, operations, paused = {}, 0, gate() == 'paused'
 for _, id in ipairs(call('ZRANGEBYSCORE', OPEN, '-inf', now - ARGV[4], 'LIMIT', 0, ARGV[5])) do

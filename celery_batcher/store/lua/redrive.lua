@@ -12,9 +12,9 @@ for i = 4, #ARGV do
       local flags = entry.flags - (has_flag(entry.flags, ALONE) and ALONE or 0)
       local first = string.sub(bytes, 1, 5) .. string.char(flags) .. string.sub(bytes, 7, 8)
         .. struct.pack('>H', 1) .. string.sub(bytes, 11)
-      call('RPUSH', queue_key(w, entry.prio, key),
+      local length = call('RPUSH', queue_key(w, entry.prio, key),
         pack_block(sequence, 1, entry.cost, weigh(entry.cost), first))
-      join(w, entry.prio, key)
+      if length == 1 then join(w, entry.prio, key) end
       if walks('waiting', w) then
         barrier().note(entry.prio, key, 'q', math.huge, 0, 1, entry.cost)
       end

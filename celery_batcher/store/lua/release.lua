@@ -5,7 +5,7 @@
 -- Returns {'batch', watcher, operations, cost, trigger, age of the oldest in ms, costs by dimension if
 --      there are several} or {reason, milliseconds to wait, -1 unknown, whether charges freed capacity
 --      lately}. O(blocks of the batch)
--- @include header limits holds gate blocks index walk together returning sharing budget cutting
+-- @include header limits holds gate blocks index walk together key_holds key_waits returning sharing budget cutting
 local token, id = ARGV[3], ARGV[4]
 local function describe(b)
   return { 'batch', b[1], tonumber(b[2]), tonumber(b[3]), b[4], now - tonumber(b[5]), b[6] or '' }
@@ -14,6 +14,7 @@ local known = call('HMGET', batch_key(id), 'watcher', 'n', 'cost', 'trigger', 'o
 if known[1] then return describe(known) end
 if call('HGET', META, 'turn') ~= token then return { 'lost', 0 } end
 bring_back()
+lapse_keys(tonumber(ARGV[5]))
 
 local limited, flush_ms, name = ARGV[10] == '1', tonumber(ARGV[6]), ARGV[9]
 local reason, wait = gate()
@@ -41,13 +42,14 @@ local function release_from(class, rank)
       return nil, 'empty', next_due()
     end
     local w, tag = top[1], math.max(tonumber(top[2]), num(META, nth('vtime', class)))
-    local o = read_watcher(w)
+    local o = read_watcher(w, tonumber(ARGV[5]))
     local head = front(w, o, class)
     local standing = head and limited and standing_of(class, name, head.costs, flush_ms)
     if standing and standing.rank > rank then return nil, 'rank', -1 end
     local budget, refused, after = { math.huge }, not head and 'empty' or nil, nil
     if standing then budget, refused, after = allow(standing, head.costs, o, flush_ms) end
     if not refused then
+      budget[1] = math.min(budget[1], head.room)
       return describe(record(w, tag, o, cut(id, w, o, budget, class), standing))
     elseif refused == 'credit' or refused == 'capacity' then
       return nil, refused, after

@@ -2,17 +2,23 @@
 -- ARGV 3 id, 4 nonce of the claim, 5 grace_ms, 6 nonce of this renewal
 -- Returns 1 when the hold begins now; 0 when it or the claim had ended, or the capacity is now less.
 -- O(1)
--- @include header limits holds index
+-- @include header limits holds index key_holds
 local b = call('HMGET', batch_key(ARGV[3]), 'state', 'nonce', 'cost', 'costs', 'ends', 'held',
-  'renewal')
+  'renewal', 'watcher', 'key', 'hold')
 if b[1] ~= 'claimed' or b[2] ~= ARGV[4] then return 0 end
-if b[6] ~= '1' or b[7] == ARGV[6] then return 1 end
-read_limits(ARGV[5])
-local costs, ends = costs_of_batch({ cost = b[3], costs = b[4] or nil }), open_costs(b[5])
-if not let_go(costs, ends) then return 0 end
-if not fits_what_started(costs) then
-  for n, limit in ipairs(limits) do hold_until(limit, ends[n], costs[limit.dimension] or 0) end
-  return 0
+if b[7] == ARGV[6] or (b[6] ~= '1' and not b[10]) then return 1 end
+local of_key, grace = { watcher = b[8], key = b[9], hold = b[10] }, tonumber(ARGV[5])
+if not key_stands(of_key, grace) then return 0 end
+if b[6] == '1' then
+  read_limits(ARGV[5])
+  local costs, ends = costs_of_batch({ cost = b[3], costs = b[4] or nil }), open_costs(b[5])
+  if not let_go(costs, ends) then return 0 end
+  if not fits_what_started(costs) then
+    for n, limit in ipairs(limits) do hold_until(limit, ends[n], costs[limit.dimension] or 0) end
+    return 0
+  end
+  call('HSET', batch_key(ARGV[3]), 'ends', pack_costs(hold(costs)))
 end
-call('HSET', batch_key(ARGV[3]), 'ends', pack_costs(hold(costs)), 'renewal', ARGV[6])
+start_key(of_key, grace)
+call('HSET', batch_key(ARGV[3]), 'renewal', ARGV[6])
 return 1

@@ -4,7 +4,7 @@
 -- Returns 1 settled, also when this claim settled it before; 0 when the claim had ended, which is
 -- counted once.
 -- O(operations); O(1) when all are done
--- @include header blocks index walk together returning dead putback ending
+-- @include header blocks index walk together key_holds key_waits returning dead putback ending
 local id, nonce = ARGV[3], ARGV[4]
 local b = read_batch(id)
 if not b then return settled_before(id, nonce) and 1 or refuse(id, nonce) end

@@ -4,13 +4,16 @@
 
 local MAX_BYTES, TURN = 1048576, 10 -- bytes of a batch; average operations of a key's turn
 
-local function read_watcher(w)
+-- `grace` in ms is wanted where its keys' holds are looked at.
+local function read_watcher(w, grace)
   local names = { 'n', 'cost', 'on', 'oc', 'max_batch_size', 'weight', 'by_key', 'probe',
-    'n0', 'n1', 'n2', 'ns', 'v0', 'v1', 'v2' }
+    'n0', 'n1', 'n2', 'ns', 'v0', 'v1', 'v2', 'key_window', 'key_concurrency' }
   local values, o = call('HMGET', watcher_key(w), unpack(names)), {}
   for i, name in ipairs(names) do o[name] = tonumber(values[i]) or 0 end
   if o.max_batch_size == 0 then o.max_batch_size = 500 end
   if o.weight == 0 then o.weight = 1 end
+  o.grace = grace
+  o.key_capacity = tonumber(call('HGET', watcher_key(w), 'key_capacity'))
   return o
 end
 
@@ -26,27 +29,56 @@ local function first_block(w, prio, key, arrived)
   return data and open_block(data, call('HGET', taken_key(w, prio), key))
 end
 
--- Where the next operation of a watcher is, of those that are urgent (1), of back-fills (2), or of
--- all (nil); keys that have run empty leave their ring.
-local function front(w, o, class)
-  local together = class ~= 2 and o.ns > 0 and call('ZRANGE', together_key(w), 0, 0)[1]
-  if together then
-    local group = open_block(together)
-    local entry = read_entry(together, group.at + BLOCK_SIZE)
-    return { together = group, costs = costs_of(together, entry), enqueued = entry.enqueued }
+-- The first group whose key is not at its cap; without a class the first of all.
+local function first_group(w, o, class)
+  local last = class and '(' .. text(ASIDE_FROM) or '+inf'
+  while o.ns > 0 do
+    local data = call('ZRANGEBYSCORE', together_key(w), '-inf', last, 'LIMIT', 0, 1)[1]
+    if not data then return nil end
+    local group = open_block(data)
+    local entry = read_entry(data, group.at + BLOCK_SIZE)
+    local key, costs = key_of(data, entry), costs_of(data, entry)
+    local room = not class and math.huge or room_of_key(w, o, key, costs[1])
+    if room then
+      return { together = group, key = key, costs = costs, room = room, enqueued = entry.enqueued }
+    end
+    set_group_aside(w, key, group)
   end
+end
+
+-- A key at its cap leaves the ring, which goes on as if it had been served.
+local function pass_over(w, o, prio, key, tag)
+  o['v' .. prio], times[ring_key(w, prio)] = tag, tag
+  call('HSET', watcher_key(w), 'v' .. prio, text(tag))
+  call('ZREM', ring_key(w, prio), key)
+end
+
+-- Where the next operation of a watcher is, of those that are urgent (1), of back-fills (2), or of
+-- all, whatever caps their keys have (nil); keys that have run empty leave their ring.
+local function front(w, o, class)
+  local group = class ~= 2 and first_group(w, o, class)
+  if group then return group end
   for prio = class == 2 and BACKFILL or 0, class == 1 and BACKFILL - 1 or BACKFILL do
     while o['n' .. prio] > 0 do
       local top = call('ZRANGE', ring_key(w, prio), 0, 0, 'WITHSCORES')
+      if #top == 0 and not class then
+        top = call('ZRANGE', names_key(w, prio), 0, 0, 'WITHSCORES')
+      end
       if #top == 0 then break end
       local block = first_block(w, prio, top[1])
       if block then
         local entry = read_entry(block.data, block.at)
-        return { prio = prio, key = top[1], block = block, costs = costs_of(block.data, entry),
-          enqueued = entry.enqueued, tag = math.max(tonumber(top[2]), o['v' .. prio]) }
+        local costs, tag = costs_of(block.data, entry), math.max(tonumber(top[2]), o['v' .. prio])
+        local room = not class and math.huge or room_of_key(w, o, top[1], costs[1])
+        if room then
+          return { prio = prio, key = top[1], block = block, costs = costs, room = room,
+            enqueued = entry.enqueued, tag = tag }
+        end
+        pass_over(w, o, prio, top[1], tag)
+      else
+        call('ZREM', ring_key(w, prio), top[1])
+        call('ZREM', names_key(w, prio), top[1])
       end
-      call('ZREM', ring_key(w, prio), top[1])
-      call('ZREM', names_key(w, prio), top[1])
     end
   end
 end
@@ -157,7 +189,7 @@ local function take(w, head, batch, most)
 end
 
 -- A group makes a batch of its own; what does not fit waits for the next, together.
-local function take_together(w, group, batch)
+local function take_together(w, o, group, key, batch)
   local rest, cost = {}, 0
   if walks('waiting', w) then
     barrier().note(PRIORITIES, '', 's', group.data, -1, -group.n, -group.cost, together_key(w))
@@ -165,8 +197,9 @@ local function take_together(w, group, batch)
   call('ZREM', together_key(w), group.data)
   for _, single in ipairs(open_group(group)) do
     local one = open_block(single)
-    local costs = costs_of(single, read_entry(single, one.at))
-    if #rest == 0 and batch.n < batch.size and not exceeds(batch, costs) then
+    local entry = read_entry(single, one.at)
+    local costs, fits_key = costs_of(single, entry), not capped(o) or key_of(single, entry) == key
+    if #rest == 0 and batch.n < batch.size and fits_key and not exceeds(batch, costs) then
       call('RPUSH', blocks_key(batch.id), single)
       count_taken(batch, { n = 0, weight = 0 }, 1, costs, one.weight, one.bytes)
     else
@@ -175,6 +208,7 @@ local function take_together(w, group, batch)
   end
   count_waiting(w, 's', -#rest, -cost)
   keep_together(w, rest, 0)
+  wake_group(w, key)
   batch.taken.s, batch.stop = batch.n, 'bisect'
 end
 
@@ -186,9 +220,10 @@ local function cut(id, w, o, budget, class)
   while batch.n < size and not batch.stop do
     local head = front(w, o, class)
     if not head then break end
+    batch.key = capped(o) and head.key ~= '' and head.key or nil
     if head.together then
       batch.oldest = head.enqueued
-      take_together(w, head.together, batch)
+      take_together(w, o, head.together, head.key, batch)
       break
     end
     local prio = head.prio
@@ -222,6 +257,7 @@ local function record(w, tag, o, batch, standing)
     add(watcher_key(w), 'n' .. prio, -batch.taken[prio])
     call('HSET', watcher_key(w), 'v' .. prio, text(o['v' .. prio]))
   end
+  if batch.key then hold_key(w, o, batch.key, id, cost) end
   if standing then
     hold_open(batch.costs, 1)
     spend(standing, batch.costs)

@@ -17,16 +17,25 @@ local function blocks_key(id) return BASE .. 'blocks:' .. id end
 local function together_key(w) return BASE .. 's:' .. w end
 local function dead_key(w) return BASE .. 'dead:' .. w end
 
+-- Groups whose key is at its cap (key_waits.lua) are behind this score, and behind all others.
+local ASIDE_FROM = 2 ^ 52
+
+-- Whether there are groups that go before everything else.
+local function any_group(w, ns)
+  if ns == 0 then return false end
+  return call('ZCOUNT', together_key(w), '-inf', '(' .. text(ASIDE_FROM)) > 0
+end
+
 -- A watcher is in the ring while it has operations and may release a batch; in another while it has
 -- back-fills, and no halves that go before them.
 local function reindex(w)
   local o = call('HMGET', watcher_key(w), 'n', 'n2', 'on', 'cn', 'max_concurrent', 'probe', 'tag',
     'tag#2', 'ns')
-  local n, back, halves = tonumber(o[1]) or 0, tonumber(o[2]) or 0, tonumber(o[9]) or 0
+  local n, back, ns = tonumber(o[1]) or 0, tonumber(o[2]) or 0, tonumber(o[9]) or 0
   local on, cn, most = tonumber(o[3]) or 0, tonumber(o[4]) or 0, tonumber(o[5]) or 0
   local may = (most == 0 or on + cn < most) and not (o[6] == '1' and on > 0)
   for class, ring in ipairs({ RING, BACK }) do
-    if may and (class == 1 and n > back or class == 2 and back > 0 and halves == 0) then
+    if may and (class == 1 and n > back or class == 2 and back > 0 and not any_group(w, ns)) then
       local tag = math.max(tonumber(o[6 + class]) or 0, num(META, nth('vtime', class)))
       call('ZADD', ring, 'NX', tag, w)
     else

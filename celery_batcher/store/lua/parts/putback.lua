@@ -101,6 +101,7 @@ local function close_batch(id, b, outcomes, reason, details, forget)
   else
     give_back(b, outcomes, call('LRANGE', blocks_key(id), 0, -1), reason, details)
   end
+  let_key_go(id, b)
   call('DEL', batch_key(id), blocks_key(id))
   reindex(b.watcher)
 end

@@ -58,10 +58,10 @@ local function bring_back()
   for w in pairs(watchers) do reindex(w) end
 end
 
--- Milliseconds until the next delay is over; -1 when nothing is delayed.
+-- Milliseconds until the next delay is over, or the next hold of a key; -1 when there is none.
 local function next_due()
   local due = math.huge
-  for _, key in ipairs({ LATER, PARKED }) do
+  for _, key in ipairs({ LATER, PARKED, KEY_ENDS }) do
     due = math.min(due, tonumber(call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]) or math.huge)
   end
   return due < math.huge and math.max(1, due - now) or -1

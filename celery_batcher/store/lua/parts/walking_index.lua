@@ -29,11 +29,13 @@ local function next_place()
   return true
 end
 
--- The walk has seen all of a key: it is in its ring, or has no operations and no name.
+-- The walk has seen all of a key: it is in its ring, waits at its caps, or has no operations and no
+-- name.
 local function leave_key(w, prio, key)
   if walk.at == 0 and call('EXISTS', returned_key(w, prio, key)) == 0 then
     call('ZREM', names_key(w, prio), key)
-  elseif not call('ZSCORE', ring_key(w, prio), key) then
+  elseif not call('ZSCORE', ring_key(w, prio), key)
+    and call('HEXISTS', key_sums(w), 'w' .. key) == 0 then
     join(w, prio, key)
   end
 end
