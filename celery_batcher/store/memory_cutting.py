@@ -13,7 +13,7 @@ from .memory_holds import LimitNow, hold_open, lapse, limits_now, pay_debts
 from .memory_index import BACKFILLS, URGENT, first_group, front, next_of, reindex
 from .memory_keys import KeyCaps, hold_key, lapse_keys, wake_group
 from .memory_putback import bring_back, keep_together, next_due
-from .memory_sharing import Standing, forget_need, spend, standing_of
+from .memory_sharing import Standing, begin_to_earn, forget_need, spend, standing_of
 from .memory_state import Act, Batch, Queue, Waiting
 
 MAX_BYTES = 1024 * 1024
@@ -80,6 +80,7 @@ def _release_from(act: Act, attempt: _Attempt) -> Released | Refused:
         if head and limits:
             costs, flush_ms = head.entry.costs, attempt.given.flush_ms
             standing = standing_of(act, attempt.nth, costs, limits, flush_ms)
+            begin_to_earn(act, standing)
             if standing.rank > attempt.rank:
                 return Refused("rank", -1)
             allowed = allow(act, standing, costs, act.watcher(name), limits, flush_ms)

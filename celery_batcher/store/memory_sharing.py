@@ -48,14 +48,19 @@ def standing_of(
     resource = act.resource
     member = resource.members.setdefault(act.batcher, Member())
     time, part, own = time_of(costs, limits), member.floors[nth], member.parties[nth]
-    if own.earned_ms is None:  # its floor earns from the first time it has need
-        own.earned_ms = act.now
-    since = max(0, act.now - own.earned_ms)
+    since = 0 if own.earned_ms is None else max(0, act.now - own.earned_ms)
     earned = min(own.earned + part * since, max(2 * flush_ms * part, time))
     enough = max(flush_ms * part, time)
     rank = 0 if part > 0 and earned >= enough else nth + 1
     covered = act.now + math.ceil((enough - earned) / part) if part > 0 else 2**53
     return Standing(member, nth, rank, max(own.tag, resource.times[nth]), earned, enough, covered)
+
+
+def begin_to_earn(act: Act, standing: Standing) -> None:
+    """A floor earns from the first time on that its class has need."""
+    own = standing.member.parties[standing.nth]
+    if own.earned_ms is None:
+        own.earned_ms = act.now
 
 
 def need_before(act: Act, standing: Standing, dimensions: int) -> list[int]:

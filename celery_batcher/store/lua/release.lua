@@ -45,6 +45,7 @@ local function release_from(class, rank)
     local o = read_watcher(w, tonumber(ARGV[5]))
     local head = front(w, o, class)
     local standing = head and limited and standing_of(class, name, head.costs, flush_ms)
+    if standing then begin_to_earn(standing) end
     if standing and standing.rank > rank then return nil, 'rank', -1 end
     local budget, refused, after = { math.huge }, not head and 'empty' or nil, nil
     if standing then budget, refused, after = allow(standing, head.costs, o, flush_ms) end

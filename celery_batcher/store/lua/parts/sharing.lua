@@ -25,11 +25,10 @@ local function standing_of(class, name, costs, flush_ms)
   local s = call('HMGET', RES, FLOORS[class] .. name, 'earned:' .. me, 'earned_ms:' .. me,
     'tag:' .. me, nth('vtime', class), 'weight:' .. name, 'batchers')
   local part = tonumber(s[1]) or 0
-  if not s[3] then call('HSET', RES, 'earned_ms:' .. me, now) end -- its floor earns from now on
   local enough = math.max(flush_ms * part, time)
   local earned = (tonumber(s[2]) or 0) + part * math.max(0, now - (tonumber(s[3]) or now))
   local standing = { me = me, class = class, weight = tonumber(s[6]) or 1,
-    tag = math.max(tonumber(s[4]) or 0, tonumber(s[5]) or 0), others = {},
+    tag = math.max(tonumber(s[4]) or 0, tonumber(s[5]) or 0), others = {}, since = s[3],
     earned = math.min(earned, math.max(2 * flush_ms * part, time)), covered = 2 ^ 53 }
   standing.rank = part > 0 and standing.earned >= enough and 0 or class
   if part > 0 then standing.covered = now + math.ceil((enough - standing.earned) / part) end
@@ -61,6 +60,11 @@ local function need_before(standing)
     end
   end
   return sum
+end
+
+-- A floor earns from the first time on that its class has need.
+local function begin_to_earn(standing)
+  if not standing.since then call('HSET', RES, 'earned_ms:' .. standing.me, now) end
 end
 
 -- What may be had of a limit in so much of its time.
