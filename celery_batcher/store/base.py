@@ -650,7 +650,7 @@ class Store(Protocol):
         """Take a batch for a handler that has ``ms`` until its deadline."""
 
     def renew(self, id: str, nonce: str, limits: Limits, renewal: str) -> bool:
-        """Start the hold anew; False when it or the claim has ended."""
+        """Start the hold anew; False when it or the claim has ended, or nothing may start now."""
 
     def commit(self, id: str, nonce: str, number: int, settlement: Settlement) -> bool:
         """Record the outcomes decided so far, the ``number``-th time for this claim.

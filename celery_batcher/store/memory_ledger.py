@@ -107,6 +107,8 @@ def renew(act: Act, id: str, nonce: str, limits: Limits, renewal: str) -> bool:
         return False
     if batch.renewal == renewal:
         return True
+    if (batch.limited or batch.holds_key) and gate(act):
+        return False
     if not key_stands(act, batch, limits.grace_ms):
         return False
     if batch.limited and not _renew_holds(act, batch, limits_now(act, limits.grace_ms)):

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..operation import Priority
 from .memory_holds import LimitNow
 from .memory_state import Act, Member, Need, WatcherState
 
@@ -79,8 +80,22 @@ def need_of(act: Act, member: Member, standing: Standing, dimensions: int) -> li
         covered = need.rank > 0 and need.covered <= act.now
         rank, costs = (0, need.floor) if covered else (need.rank, need.costs)
         if rank < standing.rank or (rank == standing.rank > 0 and need.tag < standing.tag):
-            total = [one + more for one, more in zip(total, costs, strict=True)]
+            batches = _batches_before(standing, need, rank)
+            total = [one + batches * more for one, more in zip(total, costs, strict=True)]
     return total
+
+
+def _batches_before(standing: Standing, need: Need, rank: int) -> int:
+    """How many batches of a need come before what has a later rank, or the same and a later time.
+
+    One that a floor covers, all that is urgent before back-fills, and else what is due until that
+    time.
+    """
+    if rank == 0:
+        return 1
+    if rank < standing.rank or need.step == 0:
+        return need.most
+    return min(need.most, math.ceil((standing.tag - need.tag) / need.step))
 
 
 def most_of(standing: Standing, limit: LimitNow) -> float:
@@ -103,12 +118,18 @@ def note_need(
     limits: Sequence[LimitNow],
     flush_ms: int,
 ) -> None:
-    """It needs a batch: as much as a flush earns or a batch holds of what is at its head."""
+    """It needs a batch: as much as a flush earns or a batch holds of what is at its head.
+
+    Far behind others it is due several of them, up to what a flush earns.
+    """
     if len(act.resource.members) == 1:
         return
     mean = max(1, watcher.waiting_cost / max(1, watcher.waiting))
     most = min(limits[0].per_flush, most_of(standing, limits[0]))
-    count = max(1, min(watcher.waiting, watcher.options.max_batch_size, most / mean))
+    waiting = watcher.by_priority[Priority.backfill]
+    if standing.nth == 0:
+        waiting = watcher.waiting - waiting
+    count = max(1, min(waiting, watcher.options.max_batch_size, most / mean))
     needed = []
     for dimension in range(limits[-1].dimension):
         head = costs[dimension] if dimension < len(costs) else 0
@@ -117,9 +138,18 @@ def note_need(
     for limit in limits:
         at, least = limit.dimension - 1, limit.cost_of(costs)
         floor[at] = min(floor[at], max(least, int(_worth(limit, standing.enough))))
+    time = time_of(needed, limits)
+    most = max(1, min(math.floor(flush_ms / time), math.ceil(waiting / count))) if time else 1
     until = act.now + max(500, 3 * flush_ms)
     standing.member.parties[standing.nth].need = Need(
-        standing.rank, standing.tag, until, standing.covered, tuple(needed), tuple(floor)
+        standing.rank,
+        standing.tag,
+        until,
+        standing.covered,
+        time / standing.member.weight,
+        most,
+        tuple(needed),
+        tuple(floor),
     )
 
 
@@ -127,14 +157,27 @@ def forget_need(act: Act, nth: int) -> None:
     act.resource.members.setdefault(act.batcher, Member()).parties[nth].need = None
 
 
+def _least_tag(act: Act, standing: Standing) -> float:
+    """The virtual time of who is furthest behind of the others that need a batch."""
+    needs = [
+        member.parties[standing.nth].need
+        for member in act.resource.members.values()
+        if member is not standing.member
+    ]
+    return min((need.tag for need in needs if need and need.until > act.now), default=math.inf)
+
+
 def spend(act: Act, standing: Standing, costs: Sequence[int], limits: Sequence[LimitNow]) -> None:
-    """A batch was released: what its floor does not cover moves the virtual time."""
+    """A batch was released: what its floor does not cover moves the virtual time.
+
+    Up to that of who is furthest behind, so that nobody in need loses a claim.
+    """
     time, own = time_of(costs, limits), standing.member.parties[standing.nth]
     covered = min(standing.earned, time) if standing.rank == 0 else 0
     own.earned, own.earned_ms = standing.earned - covered, act.now
     own.tag = standing.tag + (time - covered) / standing.member.weight
     if standing.rank > 0:
-        act.resource.times[standing.nth] = standing.tag
+        act.resource.times[standing.nth] = min(standing.tag, _least_tag(act, standing))
     own.need = None
     for limit in limits:
         cost = limit.cost_of(costs)

@@ -164,13 +164,16 @@ class LimitState:
 class Need:
     """A batch that was refused room or credit, and until when others leave it that much.
 
-    From ``covered`` on its batcher's floor covers ``floor`` of its costs.
+    From ``covered`` on its batcher's floor covers ``floor`` of its costs. A batch takes ``step`` of
+    virtual time; ``most`` could be used at once.
     """
 
     rank: int
     tag: float
     until: int
     covered: int
+    step: float
+    most: int
     costs: tuple[int, ...]
     floor: tuple[int, ...]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import count
+from random import Random
 
 import pytest
 
@@ -428,16 +429,22 @@ def sharing(bench: Bench, **resource: object) -> Bench:
     return other.begin(WatcherOptions("w"))
 
 
-def released_in(seconds: float, *benches: Bench) -> list[int]:
-    """What each releases (and starts) in so many seconds, flushing ten times in each."""
+def released_in(
+    seconds: float, *benches: Bench, every: float = 0.1, order: Random | None = None
+) -> list[int]:
+    """What each releases (and starts) in so many seconds, flushing at each interval."""
     totals = [0] * len(benches)
-    for _ in range(round(seconds * 10)):
-        for at, bench in enumerate(benches):
+    turns = list(range(len(benches)))
+    for _ in range(round(seconds / every)):
+        if order:
+            order.shuffle(turns)
+        for at in turns:
+            bench = benches[at]
             while isinstance(batch := bench.release(), Released):
                 bench.claim(batch)
                 bench.settle(batch)
                 totals[at] += batch.cost
-        benches[0].clock.advance(0.1)
+        benches[0].clock.advance(every)
     return totals
 
 
@@ -454,6 +461,37 @@ def test_batchers_share_by_weight(bench: Bench, weight: int, parts: tuple[float,
     assert sum(totals) >= 0.97 * 8000
     for total, part in zip(totals, parts, strict=True):
         assert total == pytest.approx(part * sum(totals), rel=0.05)
+
+
+@pytest.mark.parametrize("weight", [1, 3])
+def test_shares_are_exact_whoever_comes_first_when_holds_end(bench: Bench, weight: int) -> None:
+    size = WatcherOptions("w", max_batch_size=20)
+    bench.begin(size, capacity=1000)
+    other = sharing(bench, weight=weight).begin(size)
+    for one in (bench, other):
+        one.put_many([f"{at:05}" for at in range(7000)])
+    order = Random(1)
+    released_in(2, bench, other, every=0.017, order=order)
+
+    mine, theirs = released_in(5, bench, other, every=0.017, order=order)
+
+    assert mine + theirs >= 0.97 * 5000
+    assert theirs / mine == pytest.approx(weight, rel=0.03)
+
+
+def test_back_fills_keep_to_their_floor_whoever_comes_first_when_holds_end(bench: Bench) -> None:
+    size = WatcherOptions("w", max_batch_size=20)
+    bench.begin(size, capacity=1000)
+    other = sharing(bench, backfill_floor=0.1).begin(size)
+    bench.put_many([f"{at:05}" for at in range(7000)])
+    other.put_many([f"{at:05}" for at in range(7000)], priority=BACKFILL)
+    order = Random(1)
+    released_in(2, bench, other, every=0.017, order=order)
+
+    mine, theirs = released_in(5, bench, other, every=0.017, order=order)
+
+    assert mine + theirs >= 0.97 * 5000
+    assert theirs == pytest.approx(500, abs=25)
 
 
 def test_what_one_does_not_need_the_other_has(bench: Bench) -> None:

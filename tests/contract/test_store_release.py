@@ -340,6 +340,25 @@ def test_a_hold_that_has_ended_cannot_be_renewed(bench: Bench) -> None:
     assert bench.snapshot() == before
 
 
+@pytest.mark.parametrize("how", ["closed", "paused"])
+def test_a_hold_is_not_renewed_while_nothing_may_start(bench: Bench, how: str) -> None:
+    bench.begin(capacity=10)
+    put_costs(bench, 1)
+    batch = bench.released()
+    bench.claim(batch)
+    if how == "closed":
+        bench.store.shut(500)
+    else:
+        bench.store.pause(500)
+    before = bench.snapshot()
+
+    assert bench.store.renew(batch.id, "n", bench.limits, "r1") is False
+
+    assert bench.snapshot() == before
+    bench.clock.advance(0.5)
+    assert bench.store.renew(batch.id, "n", bench.limits, "r1") is True
+
+
 def test_only_the_claim_itself_renews_its_hold(bench: Bench) -> None:
     bench.begin(capacity=10)
     put_costs(bench, 1, 1)

@@ -1,12 +1,13 @@
 -- Start a claimed batch's hold anew, because its handler starts later than the grace allows.
 -- ARGV 3 id, 4 nonce of the claim, 5 grace_ms, 6 nonce of this renewal
--- Returns 1 when the hold begins now; 0 when it or the claim had ended, or the capacity is now less.
--- O(1)
--- @include header limits holds index key_holds
+-- Returns 1 when the hold begins now; 0 when it or the claim had ended, the capacity is now less, or
+-- nothing may start: then the handler must not. O(1)
+-- @include header limits holds gate index key_holds
 local b = call('HMGET', batch_key(ARGV[3]), 'state', 'nonce', 'cost', 'costs', 'ends', 'held',
   'renewal', 'watcher', 'key', 'hold')
 if b[1] ~= 'claimed' or b[2] ~= ARGV[4] then return 0 end
 if b[7] == ARGV[6] or (b[6] ~= '1' and not b[10]) then return 1 end
+if gate() then return 0 end
 local of_key, grace = { watcher = b[8], key = b[9], hold = b[10] }, tonumber(ARGV[5])
 if not key_stands(of_key, grace) then return 0 end
 if b[6] == '1' then

@@ -5,7 +5,7 @@
 -- save up; at first it is that of one flush interval, or of one operation. What charges gave back is on
 -- top of that.
 local function earn(costs, others, flush_ms)
-  local since = call('HGET', RES, 'credit_ms')
+  local since, fields = call('HGET', RES, 'credit_ms'), { 'credit_ms', now }
   for n, limit in ipairs(limits) do
     local d = limit.dimension
     limit.per_flush = limit.capacity * flush_ms / limit.window
@@ -15,9 +15,9 @@ local function earn(costs, others, flush_ms)
     limit.earned = math.max(0, math.min(credit, most))
     limit.refund = num(RES, nth('refund', n))
     limit.credit = limit.earned + limit.refund - (others[d] or 0)
-    call('HSET', RES, nth('credit', n), text(limit.earned))
+    fields[#fields + 1], fields[#fields + 2] = nth('credit', n), text(limit.earned)
   end
-  call('HSET', RES, 'credit_ms', now)
+  call('HSET', RES, unpack(fields))
 end
 
 -- What a watcher's unclaimed batches leave of its share: one batch or two flush intervals.

@@ -63,7 +63,8 @@ local function batcher_row(known, standing)
     if until_then and until_then > now then in_need = 1 end
   end
   local before = known == name and {}
-    or need_before({ others = needs, rank = standing.rank, tag = standing.tag })
+    or need_before({ others = needs, class = standing.class, rank = standing.rank, tag = standing.tag,
+      behind = math.huge })
   local base = string.sub(BASE, 1, -#name - 2) .. known .. ':'
   for d = 1, dimensions() do
     unclaimed[d], first[d] = num(RES, nth('open', d) .. ':' .. base), before[d] or 0

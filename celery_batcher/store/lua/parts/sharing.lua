@@ -29,6 +29,7 @@ local function standing_of(class, name, costs, flush_ms)
   local earned = (tonumber(s[2]) or 0) + part * math.max(0, now - (tonumber(s[3]) or now))
   local standing = { me = me, class = class, weight = tonumber(s[6]) or 1,
     tag = math.max(tonumber(s[4]) or 0, tonumber(s[5]) or 0), others = {}, since = s[3],
+    behind = math.huge,
     earned = math.min(earned, math.max(2 * flush_ms * part, time)), covered = 2 ^ 53 }
   standing.rank = part > 0 and standing.earned >= enough and 0 or class
   if part > 0 then standing.covered = now + math.ceil((enough - standing.earned) / part) end
@@ -42,21 +43,34 @@ local function standing_of(class, name, costs, flush_ms)
   return standing
 end
 
--- The costs of what other batchers need before this one, by dimension. A need is packed: rank,
--- virtual time, when it lapses, when a floor covers some of it, its costs, and those of what the floor
--- covers then.
-local NEED = 4
+-- The costs of what other batchers need before this one, by dimension; notes the virtual time of who
+-- of its class is furthest behind. A need is packed: rank, virtual time, when it lapses, when a floor
+-- covers some of it, the virtual time that a batch takes, how many batches it could use at once, the
+-- costs of a batch, and those of what the floor covers then.
+local NEED = 6
+
+-- How many batches of a need come before what has a later rank, or the same one and a later time: one
+-- that a floor covers, all that is urgent before back-fills, and else what is due until that time.
+local function batches_before(standing, rank, tag, step, most)
+  if rank == 0 then return 1 elseif rank < standing.rank then return most end
+  return step > 0 and math.min(most, math.ceil((standing.tag - tag) / step)) or 1
+end
+
 local function need_before(standing)
   local sum, dimensions = {}, limits[#limits].dimension
   if #standing.others == 0 then return sum end
-  for _, packed in ipairs(call('HMGET', RES, unpack(standing.others))) do
+  for i, packed in ipairs(call('HMGET', RES, unpack(standing.others))) do
     local need = open_costs(packed or '')
-    local rank, tag, lapses, covered = unpack(need)
+    local rank, tag, lapses, covered, step, most = unpack(need)
+    if rank and lapses > now and i % 2 == standing.class % 2 then
+      standing.behind = math.min(standing.behind, tag)
+    end
     local first = NEED
     if rank and rank > 0 and covered <= now then rank, first = 0, NEED + dimensions end
     if rank and lapses > now
       and (rank < standing.rank or rank == standing.rank and rank > 0 and tag < standing.tag) then
-      for d = 1, dimensions do sum[d] = (sum[d] or 0) + need[first + d] end
+      local batches = batches_before(standing, rank, tag, step, most)
+      for d = 1, dimensions do sum[d] = (sum[d] or 0) + batches * need[first + d] end
     end
   end
   return sum
@@ -76,16 +90,23 @@ local function most_of(standing, limit)
 end
 
 -- It needs a batch: of operations like the one at its head, as much as a flush earns or a batch holds.
+-- Far behind others it is due several of them, up to what a flush earns.
 local function note_need(standing, costs, o, flush_ms)
   if #standing.others == 0 then return end
   local mean = math.max(1, o.cost / math.max(1, o.n))
   local most = math.min(limits[1].per_flush, most_of(standing, limits[1]))
-  local count = math.max(1, math.min(o.n, o.max_batch_size, most / mean))
+  local waiting = standing.class == 1 and o.n - o.n2 or o.n2
+  local count = math.max(1, math.min(waiting, o.max_batch_size, most / mean))
   local lapses, dimensions = now + math.max(500, 3 * flush_ms), limits[#limits].dimension
-  local need = { standing.rank, standing.tag, lapses, standing.covered }
+  local need = { standing.rank, standing.tag, lapses, standing.covered, 0, 1 }
   for d = 1, dimensions do
     local all = math.max(costs[d] or 0, math.floor(count * (d == 1 and mean or costs[d] or 0)))
     need[NEED + d], need[NEED + dimensions + d] = all, all
+  end
+  local time = time_of({ unpack(need, NEED + 1, NEED + dimensions) })
+  if time > 0 then
+    need[5] = time / standing.weight
+    need[6] = math.max(1, math.min(math.floor(flush_ms / time), math.ceil(waiting / count)))
   end
   for _, limit in ipairs(limits) do
     local at, head = NEED + dimensions + limit.dimension, costs[limit.dimension] or 0
@@ -98,21 +119,24 @@ local function forget_need(class, name)
   call('HDEL', RES, 'need:' .. party(class, name))
 end
 
--- A batch was released: what its floor does not cover moves the virtual time.
+-- A batch was released: what its floor does not cover moves the virtual time, up to that of who is
+-- furthest behind, so that nobody in need loses a claim.
 local function spend(standing, costs)
   local time = time_of(costs)
   local covered = standing.rank == 0 and math.min(standing.earned, time) or 0
-  call('HSET', RES, 'earned:' .. standing.me, text(standing.earned - covered),
+  local fields = { 'earned:' .. standing.me, text(standing.earned - covered),
     'earned_ms:' .. standing.me, now,
-    'tag:' .. standing.me, text(standing.tag + (time - covered) / standing.weight))
+    'tag:' .. standing.me, text(standing.tag + (time - covered) / standing.weight) }
+  local function set(name, value) fields[#fields + 1], fields[#fields + 2] = name, text(value) end
   if standing.rank > 0 then
-    call('HSET', RES, nth('vtime', standing.class), text(standing.tag))
+    set(nth('vtime', standing.class), math.min(standing.tag, standing.behind))
   end
-  call('HDEL', RES, 'need:' .. standing.me)
   for n, limit in ipairs(limits) do
     local cost = costs[limit.dimension] or 0
     local refunded = math.min(cost, limit.refund)
-    call('HSET', RES, nth('credit', n), text(limit.earned - (cost - refunded)))
-    if refunded > 0 then call('HSET', RES, nth('refund', n), text(limit.refund - refunded)) end
+    set(nth('credit', n), limit.earned - (cost - refunded))
+    if refunded > 0 then set(nth('refund', n), limit.refund - refunded) end
   end
+  call('HSET', RES, unpack(fields))
+  if #standing.others > 0 then call('HDEL', RES, 'need:' .. standing.me) end
 end
