@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
@@ -51,6 +52,42 @@ def steady_rate(events: Sequence[tuple[float, int]], begin: float, seconds: floa
     return sum(units) / len(units) / seconds
 
 
+def units_between(events: Sequence[tuple[float, int]], begin: float, end: float) -> int:
+    """Units that started in that time.
+
+    >>> units_between([(0.0, 6), (0.5, 3), (1.0, 5)], 0.5, 1.0)
+    3
+    """
+    return sum(units for start, units in events if begin <= start < end)
+
+
+def reached(
+    events: Sequence[tuple[float, int]], since: float, units: float, window: float = 1.0
+) -> float:
+    """Seconds from `since` until that many units had started in a window that began after it.
+
+    >>> reached([(0.0, 6), (0.5, 3), (1.0, 3), (1.25, 3), (2.0, 9)], since=0.25, units=9)
+    1.0
+    """
+    inside: list[tuple[float, int]] = []
+    for start, more in events:
+        if start >= since:
+            inside = [event for event in inside if start - event[0] < window] + [(start, more)]
+            if sum(had for _, had in inside) >= units:
+                return start - since
+    return math.inf
+
+
+def jain(shares: Sequence[float]) -> float:
+    """How equal shares are: 1 when all are, 1/n when one has everything (Jain, Chiu, Hawe 1984).
+
+    >>> jain([1.0, 1.0]), jain([1.0, 0.0])
+    (1.0, 0.5)
+    """
+    squares = sum(share * share for share in shares)
+    return sum(shares) ** 2 / (len(shares) * squares) if squares else float("nan")
+
+
 def fillable(capacity: int, cost: int) -> int:
     """What whole operations can use of a capacity.
 
@@ -73,9 +110,15 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 
 def sliding(
-    events: Sequence[tuple[float, int]], step: float = 0.05, window: float = 1.0
+    events: Sequence[tuple[float, int]],
+    step: float = 0.05,
+    window: float = 1.0,
+    since: float | None = None,
 ) -> list[tuple[float, int]]:
     """For a chart: (seconds since the first start, units started in the window before), by step.
+
+    Args:
+        since: the moment that is 0 instead.
 
     >>> sliding([(0.0, 5), (0.9, 7), (1.2, 1)], step=0.5)
     [(0.0, 5), (0.5, 5), (1.0, 7)]
@@ -86,8 +129,11 @@ def sliding(
     def units_until(moment: float) -> int:
         return before[bisect_right(times, moment)]
 
+    if not times:
+        return []
+    first = times[0] if since is None else since
     points = []
-    for number in range(int((times[-1] - times[0]) / step) + 1 if times else 0):
-        now = times[0] + number * step
-        points.append((round(now - times[0], 3), units_until(now) - units_until(now - window)))
+    for number in range(int((times[-1] - first) / step) + 1):
+        now = first + number * step
+        points.append((round(now - first, 3), units_until(now) - units_until(now - window)))
     return points

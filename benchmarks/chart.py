@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +11,28 @@ from matplotlib.figure import Figure
 
 COLOURS = {"plain": "#9a9a9a", "celery-batches": "#c9a227"}
 OURS = "#2a6f97"
+SHARED_CAPACITY = 2_000
 
 Figures = dict[str, Any]
 
 
 def draw(figures: Figures, path: Path) -> None:
     """The chart: a panel for each section that was measured."""
-    panels = {
+    panels: dict[str, Callable[[Axes, Any], None]] = {
         "end to end": _draw_rates,
         "latency": _draw_latency,
         "capacity": _draw_capacity,
         "timelines": _draw_timelines,
     }
-    measured = [name for name in panels if name in figures]
+    measured = [(panels[name], figures[name]) for name in panels if name in figures]
+    for scenario in figures.get("shared timelines", {}).items():
+        measured.append((_draw_shared, scenario))
     if not measured:
         return
     chart = Figure(figsize=(11, 4.2 * len(measured)), layout="constrained")
-    for name, axes in zip(measured, chart.subplots(len(measured), squeeze=False).flat, strict=True):
-        panels[name](axes, figures[name])
+    every = chart.subplots(len(measured), squeeze=False).flat
+    for (draw_panel, of_panel), axes in zip(measured, every, strict=True):
+        draw_panel(axes, of_panel)
     chart.savefig(path, dpi=110)
 
 
@@ -81,3 +86,22 @@ def _draw_timelines(axes: Axes, timelines: Figures) -> None:
         title="All workers stalled for five seconds",
     )
     axes.legend()
+
+
+def _draw_shared(axes: Axes, scenario: tuple[str, Figures]) -> None:
+    name, timelines = scenario
+    length = max(len(points) for points in timelines.values())
+    seconds = [0.0] * length
+    heights = {}
+    for who, points in timelines.items():
+        heights[who] = [units for _, units in points] + [0] * (length - len(points))
+        if len(points) == length:
+            seconds = [moment for moment, _ in points]
+    axes.stackplot(seconds, *heights.values(), labels=heights)
+    axes.axhline(SHARED_CAPACITY, color="black", linewidth=1)
+    axes.set(
+        xlabel="seconds",
+        ylabel="units started in the last second",
+        title=f"One resource, several batchers: {name}",
+    )
+    axes.legend(loc="lower right")

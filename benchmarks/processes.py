@@ -35,6 +35,7 @@ class Contender:
 
 PLAIN = Contender("plain")
 BATCHED = Contender("batched")
+SHARING = Contender("sharing")
 
 
 @dataclass(frozen=True)
@@ -131,27 +132,36 @@ class Bench:
 
 
 class Fleet:
-    """The processes of one app, on an emptied server.
+    """The processes of one app, on an emptied server or beside other fleets.
 
     A context manager: at its entry the processes of the layout start and become ready, at its exit
     they end. Handlers leave their records in a directory of the fleet's own.
 
     Args:
         layout: None starts nothing; `start` does later.
+        joins: Others are there already: the server is left as it is.
         settings: Fields of `Settings`.
     """
 
     def __init__(
-        self, server: Server, contender: Contender, layout: Layout | None, **settings: Any
+        self,
+        server: Server,
+        contender: Contender,
+        layout: Layout | None,
+        *,
+        joins: bool = False,
+        **settings: Any,
     ) -> None:
         self.server = server
+        self._joins = joins
         self.contender = contender
         self._layout = layout
         self._settings = settings
         self._processes: dict[str, GuardedProcess] = {}
 
     def __enter__(self) -> Fleet:
-        self.server.empty()
+        if not self._joins:
+            self.server.empty()
         self._temporary = tempfile.TemporaryDirectory(prefix="benchmark-")
         self.directory = self._temporary.name
         if self._layout:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 FLUSH_INTERVAL = 0.1
+LIMITS = ("requests in 1 s", "requests in 4 s", "tokens in 1 s")
 
 Figures = dict[str, Any]
 Rows = dict[str, dict[str, float]]
@@ -46,6 +47,7 @@ def demands(figures: Figures) -> Iterator[Demand]:
             yield _at_most(f"latency p50, {load}", row["p50"], FLUSH_INTERVAL / 2 + 0.015, _ms)
             yield _at_most(f"latency p99, {load}", row["p99"], FLUSH_INTERVAL + 0.060, _ms)
     yield from _keeping(figures)
+    yield from _sharing_demands(figures)
     yield from _space(figures)
     yield from _growth(figures)
     for name, row in figures.get("audit", {}).items():
@@ -76,6 +78,40 @@ def _keeping(figures: Figures) -> Iterator[Demand]:
     yield _at_most("one worker, one slot: longest gap", rows[slot]["gap"], 1.0, _ms)
     stalls = max(row["worst"] for row in figures["stalls"].values())
     yield _at_most("worst window across a stall of 5 s", stalls, 1.0, _percent)
+
+
+def _sharing_demands(figures: Figures) -> Iterator[Demand]:
+    if "sharing" not in figures:
+        return
+    rows = figures["sharing"]
+    for name, row in rows.items():
+        yield _at_most(f"worst window, {name}", row["worst"], 1.0, _percent)
+        if name.startswith("4 equal"):
+            yield _at_least(f"use, {name}", row["use"], 0.98, _percent)
+            yield _at_least(f"Jain's index, {name}", row["jain"], 0.999, _index)
+        if "reached" in row:
+            what = "95 % of the capacity" if name == "doubled" else "90 % of its share"
+            yield _at_most(f"until {what}, {name}", row["reached"], 2.0, _ms)
+    by_limit = [row["use"] for name, row in rows.items() if name in LIMITS]
+    yield _at_least("use of the limit that binds", max(by_limit), 0.98, _percent)
+    yield from _shares(rows)
+    late = figures["throttled"]
+    yield _at_most("starts while a 429 closes the resource", late["within"], 0, "{:.0f}".format)
+    yield _at_least("first start after a 429 of 2 s", late["first start"], 2.0, _ms)
+
+
+def _shares(rows: Figures) -> Iterator[Demand]:
+    """What each batcher is to have of the capacity."""
+    weighted = rows["weights 3 and 1"]["shares"]
+    ratio = weighted["heavy"] / weighted["light"]
+    yield Demand("share to share, weights 3 and 1", "3.00x +- 5 %", _ratio(ratio), _near(ratio, 3))
+    floor = rows["a floor of 40 % beside them"]["shares"]["floor"]
+    yield _at_least("share of who has a floor of 40 %", floor, 0.40, _percent)
+    beside = rows["back-fills beside 60 %"]
+    yield _at_least("normal load of 60 %: had of it", beside["given"], 0.98, _percent)
+    yield _at_least("back-fills beside it: use of all", beside["use"], 0.98, _percent)
+    least = rows["back-fills beside 1,000 %"]["shares"]["back-fills"]
+    yield _at_least("back-fills beside 1,000 %", least, 0.05, _percent)
 
 
 def _space(figures: Figures) -> Iterator[Demand]:
@@ -158,6 +194,31 @@ def _stalls(runs: Rows) -> Details:
     return "The same, all workers stopped for 5 s", columns, rows
 
 
+def _sharing(scenarios: Figures) -> Details:
+    rows = [
+        (
+            name,
+            _percent(row["worst"]),
+            _percent(row["use"]),
+            ", ".join(f"{who} {_percent(share)}" for who, share in row.get("shares", {}).items()),
+            _index(row["jain"]) if name.startswith("4 equal") else "",
+        )
+        for name, row in scenarios.items()
+    ]
+    columns = ("", "worst window", "use", "shares", "Jain")
+    return "Batchers that share a resource of 2,000 units/s", columns, rows
+
+
+def _throttled(row: dict[str, float]) -> Details:
+    rows = [
+        ("batches released and not claimed before", f"{row['released before']:.0f}"),
+        ("latest start after the store knew", _ms(row["latest start"])),
+        ("starts later than the grace, until it opened", f"{row['within']:.0f}"),
+        ("first start afterwards", _ms(row["first start"])),
+    ]
+    return "A 429 of 2 s, three batchers", ("", "measured"), rows
+
+
 def _memory(sizes: dict[str, float]) -> Details:
     rows = [(name, _bytes(size)) for name, size in sizes.items()]
     return "Server memory per waiting operation", ("", "bytes"), rows
@@ -201,6 +262,8 @@ SECTIONS: dict[str, Callable[[Any], Details]] = {
     "latency": _latency,
     "capacity": _capacity,
     "stalls": _stalls,
+    "sharing": _sharing,
+    "throttled": _throttled,
     "memory": _memory,
     "producer memory": _producer_memory,
     "waiting": _scaling,
@@ -229,6 +292,14 @@ def _at_least(what: str, value: float, limit: float, text: Callable[[float], str
 
 def _ratio(value: float) -> str:
     return f"{value:,.2f}x"
+
+
+def _index(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def _near(value: float, asked: float) -> bool:
+    return abs(value - asked) <= 0.05 * asked
 
 
 def _percent(share: float) -> str:

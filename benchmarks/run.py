@@ -32,6 +32,7 @@ import latency
 import memory
 import report
 import scaling
+import sharing
 import throughput
 from processes import Bench, Contender, Server
 
@@ -45,6 +46,7 @@ MEASUREMENTS = {
     "throughput": throughput.measure,
     "latency": latency.measure,
     "capacity": capacity.measure,
+    "sharing": sharing.measure,
     "memory": memory.measure,
     "scaling": scaling.measure,
     "audit": audit.measure,
