@@ -47,7 +47,7 @@ from .packing import Encoder
 from .publishers.base import Outgoing
 from .registry import Registry, name_of
 from .resources.base import Resource
-from .results import Results
+from .results import results_for
 from .status import Status, status_of
 from .store.base import Admission, Limits, Store
 from .turn import TurnThread, one_flush
@@ -488,7 +488,6 @@ class Batcher:
         self, watcher: Watcher, batch_id: str, *, soft_limited: bool = False
     ) -> dict[str, Any]:
         """What a watcher's task does in a worker. ``soft_limited``: Celery ends it in time."""
-        results = Results(self.app, watcher.name, watcher.max_attempts)
         return Claimant(
             app=self.app,
             store=self.store,
@@ -501,7 +500,7 @@ class Batcher:
             listeners=self._listeners,
             emit_batch=self.option("emit_batch"),
             soft_limited=soft_limited,
-            results=results if watcher.keeps_results else None,
+            results=results_for(self.app, watcher),
             dimensions=self.dimensions,
             cost_key=None if watcher.estimates is None else watcher.estimates.key_of,
             caps_keys=watcher.caps_keys,

@@ -19,8 +19,9 @@ from .events import Listeners, logger
 from .flusher import Flusher
 from .limiter import Limiter
 from .resources.base import Resource
+from .results import results_for
 from .status import LastFlush
-from .store.base import Limit, Limits, Released, Standing, Store
+from .store.base import Limit, Limits, Released, Standing, Store, TakenBack
 
 if TYPE_CHECKING:
     from .batcher import Batcher
@@ -179,6 +180,7 @@ class Duties:
             store=self.store,
             intake=self._batcher.connections.intake(),
             publish=self.publish,
+            on_taken_back=self.on_taken_back,
             new_batch_id=uuid,
             listeners=self._listeners,
             clock=self.clock,
@@ -187,6 +189,12 @@ class Duties:
     def publish(self, batches: Sequence[Released]) -> list[str]:
         """Send the tasks of batches; return the ids of those that the broker has."""
         return tasks.publish_batches(self._batcher.app, self._batcher.watchers, batches)
+
+    def on_taken_back(self, taken: TakenBack, reason: str) -> None:
+        """Store the results of what died, if its watcher keeps results and is known here."""
+        results = results_for(self._batcher.app, self._batcher.watchers.get(taken.watcher))
+        if results is not None:
+            results.store_died(taken.died, reason)
 
     def limit(self) -> None:
         """One step of the limiter."""

@@ -11,7 +11,7 @@ from .clock import Clock
 from .errors import BrokerUnavailableError
 from .events import Listeners
 from .intakes.base import Intake, Leased
-from .store.base import Limits, Refused, Released, Store
+from .store.base import Limits, Refused, Released, Store, TakenBack
 from .wire import MAX_OPERATIONS
 
 logger = logging.getLogger("celery_batcher")
@@ -52,6 +52,7 @@ class Flusher:
         store: Store,
         intake: Intake,
         publish: Callable[[Sequence[Released]], Sequence[str]],
+        on_taken_back: Callable[[TakenBack, str], None],
         new_batch_id: Callable[[], str],
         listeners: Listeners,
         clock: Clock,
@@ -60,6 +61,7 @@ class Flusher:
         self._store = store
         self._intake = intake
         self._publish = publish
+        self._on_taken_back = on_taken_back
         self._new_batch_id = new_batch_id
         self._listeners = listeners
         self._clock = clock
@@ -161,6 +163,7 @@ class Flusher:
                 logger.warning(
                     "took back %d operations of %s: %s", late.operations, late.watcher, reason
                 )
+                self._on_taken_back(late, reason)
         while recalled := self._store.probe(self.token, _UNCLAIMED_MS, _MOST):
             for one in recalled:
                 logger.warning(

@@ -2,8 +2,12 @@
 
 Results are stored after the outcomes: no result says what the store has refused, and a result that
 cannot be stored is logged and undoes nothing. So a worker that is killed between the two, for as
-long as one round trip takes, leaves an operation that is done and has no result: whoever waits for
-results gives `get` a timeout. What dies with its worker has no result either, but a dead letter.
+long as one round trip takes, leaves an operation that is done and has no result.
+
+What dies with its worker is told by whoever takes it back, the turn or the worker's main process,
+if that process knows the watcher. The store says once what died: a dead letter whose result was
+lost on the way (no answer, a process that ended, a backend that is away) never gets one. So whoever
+waits for results gives `get` a timeout.
 """
 
 from __future__ import annotations
@@ -11,16 +15,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery, current_task, states
 from celery.app.task import Context
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu.exceptions import EncodeError
 
+from .apart import apart
 from .errors import OperationFailedError
 from .operation import Operation
 from .outcomes import Outcome
+from .store.base import Died
+
+if TYPE_CHECKING:
+    from .watcher import Watcher
 
 logger = logging.getLogger("celery_batcher")
 
@@ -31,7 +40,8 @@ _TOLD = "xrah"
 class Result:
     """What the backend is told of an operation: for failures ``value`` is the error."""
 
-    operation: Operation
+    id: str
+    attempt: int
     state: str
     value: Any
     traceback: str | None = None
@@ -48,15 +58,16 @@ def result_of(
         max_attempts: after so many it is dead, whatever the outcome says; 0: no limit.
         error: what the handler raised, if the outcome follows from that.
     """
+    id, attempt = operation.id, operation.attempt
     if outcome.kind == "d":
-        return Result(operation, states.SUCCESS, outcome.result)
-    used_up = outcome.kind in "ra" and 0 < max_attempts <= operation.attempt
+        return Result(id, attempt, states.SUCCESS, outcome.result)
+    used_up = outcome.kind in "ra" and 0 < max_attempts <= attempt
     if outcome.kind not in _TOLD:
         return None
     state: str = states.FAILURE if outcome.kind == "x" or used_up else states.RETRY
     if error is None:
-        return Result(operation, state, OperationFailedError(outcome.reason))
-    return Result(operation, state, error, outcome.reason)
+        return Result(id, attempt, state, OperationFailedError(outcome.reason))
+    return Result(id, attempt, state, error, outcome.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +112,24 @@ class Results:
             return exc
         return None
 
+    def store_died(self, died: Sequence[Died], reason: str) -> None:
+        """Store in a thread that these died with their worker, for this reason."""
+        if not died:
+            return
+        error = OperationFailedError(reason)
+        results = [Result(one.id, one.attempt, states.FAILURE, error) for one in died]
+        if not apart.add(lambda: self._store(results)):
+            logger.error(
+                "%s: the results of %d operations are lost, too many wait to be stored",
+                self.watcher,
+                len(results),
+            )
+
     def _store(self, results: Sequence[Result]) -> None:
         from celery.backends.redis import RedisBackend
 
-        backend: Any = self.app.backend
         try:
+            backend: Any = self.app.backend
             if isinstance(backend, RedisBackend):
                 self._pipelined(backend, results)
             else:
@@ -120,7 +144,7 @@ class Results:
 
     def _pipelined(self, backend: Any, results: Sequence[Result]) -> None:
         """Let Celery make each result, and send all together: two round trips, not two for each."""
-        keys = [backend.get_key_for_task(result.operation.id) for result in results]
+        keys = [backend.get_key_for_task(result.id) for result in results]
         if not keys:
             return
         made: list[tuple[Any, Any, Any]] = []
@@ -133,27 +157,33 @@ class Results:
         backend.ensure(_send, (backend, made))
 
     def _one(self, backend: Any, result: Result) -> None:
-        operation = result.operation
         task: Any = current_task
         batch = task.request if task else None
         context = Context(
-            id=operation.id,
+            id=result.id,
             task=self.watcher,
             args=(),
             kwargs={},
-            retries=operation.attempt - 1,
+            retries=result.attempt - 1,
             hostname=getattr(batch, "hostname", None),
             delivery_info=getattr(batch, "delivery_info", None) or {},
         )
         arguments: dict[str, Any] = {"traceback": result.traceback, "request": context}
         try:
-            backend.store_result(operation.id, result.value, result.state, **arguments)
+            backend.store_result(result.id, result.value, result.state, **arguments)
         except SoftTimeLimitExceeded:
             raise
         except (EncodeError, TypeError, ValueError) as exc:  # it fails, as Celery's tasks do
-            logger.error("%s: no result of %s can be stored: %r", self.watcher, operation.id, exc)
+            logger.error("%s: no result of %s can be stored: %r", self.watcher, result.id, exc)
             failed = OperationFailedError(f"its result cannot be stored: {exc!r}")
-            backend.store_result(operation.id, failed, states.FAILURE, **arguments)
+            backend.store_result(result.id, failed, states.FAILURE, **arguments)
+
+
+def results_for(app: Celery, watcher: Watcher | None) -> Results | None:
+    """What stores the results of a watcher; None: it keeps none, or is not known here."""
+    if watcher is None or not watcher.keeps_results:
+        return None
+    return Results(app, watcher.name, watcher.max_attempts)
 
 
 def _send(backend: Any, made: Sequence[tuple[Any, Any, Any]]) -> None:

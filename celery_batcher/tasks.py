@@ -14,6 +14,7 @@ from celery.utils.imports import symbol_by_name
 from kombu.exceptions import KombuError
 
 from . import wire
+from .apart import apart
 from .costs import PLAIN, spoken
 from .errors import BrokerUnavailableError, ConfigurationError
 from .intakes.base import lane_name
@@ -227,12 +228,13 @@ def _publish_batch(app: Celery, watcher: Watcher | None, batch: Released, produc
 
 
 def _leave_turns(**_: Any) -> None:
-    """A worker's process ends: let another have the turn at once."""
+    """A worker's process ends: let another have the turn at once, and finish what is done apart."""
     for found in [
         *_of_any_app.values(),
         *(one for own in _of_app.values() for one in own.values()),
     ]:
         found.leave()
+    apart.finish()
 
 
 signals.worker_ready.connect(look_after_children, weak=False)

@@ -302,12 +302,24 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
+class Died:
+    """An operation that became a dead letter in its last attempt."""
+
+    id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class TakenBack:
-    """A batch that went back to the index."""
+    """A batch that went back to the index, but for those of its operations that ``died`` of it.
+
+    Only the answer says so, once: when it is lost, the act that is sent again finds no batch.
+    """
 
     id: str
     watcher: str
     operations: int
+    died: tuple[Died, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

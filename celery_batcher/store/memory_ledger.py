@@ -188,7 +188,7 @@ def commit(act: Act, id: str, nonce: str, number: int, settlement: Settlement) -
         if _misses(batch, settlement):
             return False
         batch.commits = number
-        batch.entries = give_back(act, batch, settlement)
+        batch.entries, _ = give_back(act, batch, settlement)
         batch.cost = sum(one.entry.cost for one in batch.entries)
         reindex(act.state, batch.watcher)
     return True
@@ -288,5 +288,5 @@ def _failed(act: Act, batch: Batch) -> str:
 
 
 def _take_back(act: Act, batch: Batch, settlement: Settlement) -> TakenBack:
-    close(act, batch, settlement)
-    return TakenBack(batch.id, batch.watcher, len(batch.entries))
+    died = close(act, batch, settlement)
+    return TakenBack(batch.id, batch.watcher, len(batch.entries), tuple(died))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import insort
 
 from .. import wire
-from .base import Dead, Settlement
+from .base import Dead, Died, Settlement
 from .memory_holds import hold_open
 from .memory_index import come_back, join_groups, reindex
 from .memory_keys import let_key_go
@@ -15,8 +15,8 @@ BROUGHT_BACK = 100
 """How many that were delayed an act lets wait again."""
 
 
-def close(act: Act, batch: Batch, settlement: Settlement) -> None:
-    """Take a batch out of the ledger; its operations go where the outcomes say."""
+def close(act: Act, batch: Batch, settlement: Settlement) -> list[Died]:
+    """Take a batch out of the ledger; its operations go where the outcomes say, and some die."""
     state, watcher = act.state, act.watcher(batch.watcher)
     if batch.nonce is not None:
         watcher.claimed -= 1
@@ -27,19 +27,21 @@ def close(act: Act, batch: Batch, settlement: Settlement) -> None:
         if batch.limited:
             hold_open(act, batch.costs, -1)
     del state.batches[batch.id]
-    give_back(act, batch, settlement)
+    _, died = give_back(act, batch, settlement)
     let_key_go(act, batch)
     reindex(state, batch.watcher)
+    return died
 
 
-def give_back(act: Act, batch: Batch, settlement: Settlement) -> list[Waiting]:
-    """Operations of a batch go where the outcomes say; returns the undecided."""
+def give_back(act: Act, batch: Batch, settlement: Settlement) -> tuple[list[Waiting], list[Died]]:
+    """Operations of a batch go where the outcomes say; returns the undecided, and which died."""
     outcomes = settlement.outcomes
     if len(outcomes) == 1:
         outcomes *= len(batch.entries)
     undecided: list[Waiting] = []
     backing: list[Waiting] = []
     halving: list[Waiting] = []
+    died: list[Died] = []
     pause = 0
     for position, (one, outcome) in enumerate(zip(batch.entries, outcomes, strict=True)):
         delay = settlement.delays.get(position, 0)
@@ -52,14 +54,16 @@ def give_back(act: Act, batch: Batch, settlement: Settlement) -> list[Waiting]:
             backing.append(one)
         else:
             reason = settlement.reasons.get(position, settlement.reason)
-            _settle_one(act, batch.watcher, one, outcome, reason, delay)
+            if _settle_one(act, batch.watcher, one, outcome, reason, delay):
+                died.append(Died(one.entry.id, one.entry.attempt))
     if halving:
         _halve(act, batch.watcher, halving, pause)
     keep_together(act, batch.watcher, backing)
-    return undecided
+    return undecided, died
 
 
-def _settle_one(act: Act, name: str, one: Waiting, outcome: str, reason: str, delay: int) -> None:
+def _settle_one(act: Act, name: str, one: Waiting, outcome: str, reason: str, delay: int) -> bool:
+    """An operation goes where its outcome says; True when it died."""
     watcher, entry = act.watcher(name), one.entry
     tries = watcher.options.max_attempts
     again = outcome in "ra"
@@ -70,15 +74,16 @@ def _settle_one(act: Act, name: str, one: Waiting, outcome: str, reason: str, de
         one = one.changed(wire.with_alone(data, True) if outcome == "a" else data)
     if again and delay > 0:
         _wait_later(act, name, [one], delay)
-        return
+        return False
     if again or outcome == "g":
         _wait_again(act, name, [one])
-        return
+        return False
     act.state.ids.discard(entry.id)
     if outcome == "x":
         _die(act, name, one, reason)
     else:
         act.state.done += 1
+    return outcome == "x"
 
 
 def _die(act: Act, name: str, one: Waiting, reason: str) -> None:

@@ -32,6 +32,7 @@ from .base import (
     Claim,
     Counts,
     Dead,
+    Died,
     Difference,
     Facts,
     Leased,
@@ -439,8 +440,14 @@ def _released(id: str, row: Sequence[Any]) -> Released:
 
 
 def _taken_back(row: Sequence[Any]) -> TakenBack:
-    id, watcher, operations = row
-    return TakenBack(id.decode(), watcher.decode(), operations)
+    id, watcher, operations, died = row
+    pairs = zip(died[::2], died[1::2], strict=True)
+    return TakenBack(
+        id.decode(),
+        watcher.decode(),
+        operations,
+        tuple(Died(one.decode(errors="backslashreplace"), attempt) for one, attempt in pairs),
+    )
 
 
 def _pairs(flat: Sequence[bytes]) -> dict[str, str]:

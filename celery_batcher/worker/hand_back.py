@@ -16,6 +16,7 @@ from threading import Thread
 
 from ..claim import owner
 from ..errors import StoreUnavailableError
+from ..results import Results
 from ..store.base import Store
 
 logger = logging.getLogger("celery_batcher")
@@ -26,13 +27,17 @@ _AT_EXIT = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A batch that the process ``pid`` may have claimed and will not settle."""
+    """A batch that the process ``pid`` may have claimed and will not settle.
+
+    ``results``: who is told what died of it; None where results are not kept.
+    """
 
     store: Store
     batch: str
     pid: int
     reason: str
     attempt: bool
+    results: Results | None
 
 
 class HandBack:
@@ -92,6 +97,8 @@ def _given_back(lost: Lost) -> bool:
             logger.warning(
                 "took back %d operations of %s: %s", taken.operations, taken.watcher, lost.reason
             )
+            if lost.results is not None:
+                lost.results.store_died(taken.died, lost.reason)
     return True
 
 

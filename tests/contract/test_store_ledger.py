@@ -8,6 +8,7 @@ import pytest
 
 from builders import START_MS, Bench, ids, op, read, read_entries
 from celery_batcher.store.base import (
+    Died,
     Limit,
     Limits,
     Released,
@@ -221,8 +222,9 @@ def test_what_is_taken_back_keeps_what_was_committed_and_dies_of_its_last_attemp
     bench.claim(batch, nonce="host/12/x")
     assert bench.store.commit(batch.id, "host/12/x", 1, Settlement("d-"))
 
-    assert bench.store.abandon(batch.id, "host/12", "lost") == TakenBack(batch.id, "w", 1)
+    taken = bench.store.abandon(batch.id, "host/12", "lost")
 
+    assert taken == TakenBack(batch.id, "w", 1, (Died("b", 1),))
     assert [dead.reason for dead in bench.store.dead("w", 10)] == ["lost"]
     counts = bench.store.counts()
     assert (counts.done, counts.dead, counts.unsettled_cost) == (1, 1, 0)
@@ -272,6 +274,40 @@ def test_an_operation_that_expires_in_its_last_attempt_is_dead_with_the_reason(
 
     assert [dead.reason for dead in bench.store.dead("w", 10)] == ["too late"]
     assert bench.store.counts().unsettled_cost == 0
+
+
+def test_what_died_of_its_last_attempt_is_named_once_by_the_act_that_took_it_back(
+    bench: Bench,
+) -> None:
+    bench.begin(WatcherOptions("w", max_attempts=2, max_dead=1, bisect=False))
+    bench.put(op("first"), op("last", attempt=2), op("größte", attempt=2, registered=True))
+    late = bench.released()
+    bench.claim(late, ms=100)
+    bench.clock.advance(0.1)
+
+    taken = bench.store.expire(bench.token, bench.limits, "late", 10)
+
+    assert taken == [TakenBack(late.id, "w", 3, (Died("last", 2), Died("größte", 2)))]
+    assert bench.store.expire(bench.token, bench.limits, "late", 10) == []
+    lost = bench.released()
+    bench.claim(lost, nonce="host/12/x")
+    taken_back = bench.store.abandon(lost.id, "host/12", "lost")
+    assert taken_back == TakenBack(lost.id, "w", 1, (Died("first", 2),))
+    assert bench.store.abandon(lost.id, "host/12", "lost") is None
+
+
+def test_what_is_halved_or_recalled_has_not_died(bench: Bench) -> None:
+    bench.begin(WatcherOptions("w", max_attempts=1)).put_many("ab")
+    batch = bench.released()
+    bench.claim(batch, ms=100)
+    bench.clock.advance(0.1)
+
+    assert bench.store.expire(bench.token, bench.limits, "late", 10) == [
+        TakenBack(batch.id, "w", 2)
+    ]
+    alone = bench.released()
+    bench.clock.advance(1)
+    assert bench.store.probe(bench.token, 1000, 10) == [TakenBack(alone.id, "w", 1)]
 
 
 def test_no_claim_expires_for_a_grace_after_nobody_could_reach_the_store(bench: Bench) -> None:

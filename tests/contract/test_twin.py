@@ -24,6 +24,7 @@ from celery_batcher.store.base import (
     Charge,
     Claim,
     Counts,
+    Died,
     Leased,
     Limit,
     Limits,
@@ -61,15 +62,17 @@ class Books:
     limited: set[str] = field(default_factory=set)
     charged: bool = False
 
-    def take_out(self, id: str, outcomes: str) -> None:
-        """A batch was settled or expired."""
-        self.keep(id, outcomes)
+    def take_out(self, id: str, outcomes: str) -> tuple[Died, ...]:
+        """A batch was settled or expired; returns what died."""
+        died = self.keep(id, outcomes)
         del self.running[id]
+        return died
 
-    def keep(self, id: str, outcomes: str) -> None:
-        """Outcomes of a batch were recorded: only what is undecided stays in it."""
+    def keep(self, id: str, outcomes: str) -> tuple[Died, ...]:
+        """Outcomes of a batch were recorded: only what is undecided stays; returns what died."""
         batch, entries = self.running[id]
         kept: list[Read] = []
+        died: list[Died] = []
         for at, one in enumerate(entries):
             outcome = outcomes if len(outcomes) == 1 else outcomes[at]
             tries = self.max_attempts[batch.watcher]
@@ -81,10 +84,12 @@ class Books:
                 self.done += 1
             if outcome == "x":
                 self.dead, self.dead_cost = self.dead + 1, self.dead_cost + one.cost
+                died.append(Died(one.id, one.attempt))
             if outcome == "-":
                 kept.append(one)
         cost = sum(one.cost for one in kept)
         self.running[id] = replace(batch, operations=len(kept), cost=cost), kept
+        return tuple(died)
 
     def check(self, counts: Counts) -> None:
         """Compare with what a store says."""
@@ -328,14 +333,15 @@ class Pair:
     def expire(self, most: int) -> None:
         for late in self.both("expire", "turn", self.limits, "late", most):
             halved = self.books.bisect[late.watcher] and late.operations > 1
-            self.books.take_out(late.id, "h" if halved else "r")
+            assert late.died == self.books.take_out(late.id, "h" if halved else "r")
             self.books.expired += 1
 
     def abandon(self, which: int, owner: str, attempt: bool) -> None:
         lost = self.both("abandon", self._batch(which), owner, "lost", attempt=attempt)
         if lost:
             halved = self.books.bisect[lost.watcher] and lost.operations > 1
-            self.books.take_out(lost.id, "g" if not attempt else "h" if halved else "r")
+            outcome = "g" if not attempt else "h" if halved else "r"
+            assert lost.died == self.books.take_out(lost.id, outcome)
 
     def probe(self, ms: int, most: int) -> None:
         for recalled in self.both("probe", "turn", ms, most):

@@ -6,7 +6,9 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from celery.result import AsyncResult
@@ -15,6 +17,7 @@ from redis import Redis
 from by_hand import ByHand
 from celery_batcher import Batch, ClaimExpiredError, OperationFailedError, Watcher
 from celery_batcher.claim import owner
+from celery_processes import Fleet
 from eventually import eventually
 
 KEPT = {"ignore_result": False, "bisect": False}
@@ -205,3 +208,38 @@ def test_a_backend_that_is_away_is_logged_and_undoes_nothing(
     assert by_hand.batcher.status().done == 1
     assert "the results of 1 operations are lost" in caplog.text
     by_hand.close()
+
+
+# Workers that are killed
+
+
+@pytest.fixture
+def fleet(redis_server: Any, tmp_path: Path) -> Iterator[Fleet]:
+    """A worker whose operations have one attempt of a second; the test's process flushes."""
+    name, url = f"t{uuid4().hex[:12]}", f"{redis_server.url[:-1]}4"
+    conf = {"task_default_queue": name, "batcher_key_prefix": f"{name}:", "result_backend": url}
+    watcher = {"max_attempts": 1, "max_operation_time": 1.0, "ignore_result": False}
+    batchers = {name: {"options": {"claim_grace": 0.5}, "watchers": {"work": watcher}}}
+    with Fleet(tmp_path, broker=url, batchers=batchers, conf=conf) as fleet:
+        fleet.project.batchers[name].start()
+        fleet.worker(queues=name)
+        yield fleet
+
+
+def test_a_killed_child_leaves_a_failure_to_whoever_waits(fleet: Fleet) -> None:
+    id = fleet.project.watchers["work"].enqueue({"n": 1, "do": ["die"]})
+
+    with pytest.raises(OperationFailedError, match="the process of its handler was lost"):
+        fleet.project.app.AsyncResult(id).get(timeout=30)
+
+
+def test_a_killed_worker_leaves_a_failure_when_its_claim_is_over(fleet: Fleet) -> None:
+    work, (worker,) = fleet.project.watchers["work"], fleet.processes
+    id = work.enqueue({"n": 1, "do": ["stuck"]})
+    eventually(lambda: fleet.journal.starts("work"))
+
+    worker.kill()
+
+    with pytest.raises(OperationFailedError, match="did not settle before its deadline"):
+        fleet.project.app.AsyncResult(id).get(timeout=30)
+    assert [letter.id for letter in work.dead_letters] == [id]

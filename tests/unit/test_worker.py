@@ -14,7 +14,8 @@ from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded, WorkerLostError
 from celery.worker.request import Request
 
-from celery_batcher import Batch, Batcher, StoreUnavailableError
+from celery_batcher import Batch, Batcher, OperationFailedError, StoreUnavailableError
+from celery_batcher.apart import apart
 from celery_batcher.claim import owner
 from celery_batcher.worker import hand_back as hand_back_module
 from celery_batcher.worker.children import look_after_children
@@ -107,6 +108,22 @@ def test_a_killed_childs_batch_comes_back_and_the_attempt_counts(
 
     assert request.calls == [("on_failure", True, False)]
     assert attempts(site, batcher) == [2]
+
+
+def test_what_died_of_a_killed_child_is_a_failure_for_whoever_waits_for_its_result() -> None:
+    site = InMemory(result_backend="cache+memory://")
+    batcher = site.batcher(flush_mode="tick")
+    work = batcher.watcher(name="work", max_attempts=1, ignore_result=False)(lambda batch: None)
+    request = claimed(site, batcher, os.getpid())
+
+    request.on_failure(LOST)
+
+    hand_back.finish()
+    apart.finish()
+    (letter,) = work.dead_letters
+    with pytest.raises(OperationFailedError, match="the process of its handler was lost"):
+        site.app.AsyncResult(letter.id).get(timeout=1)
+    site.close()
 
 
 def test_a_child_that_its_worker_ended_has_used_no_attempt(

@@ -2,7 +2,8 @@
 -- After a time in which nobody could reach the store, workers get the claim's grace once more.
 -- ARGV 3 token, 4 claim_grace_ms, 5 reason, 6 how many at most, 7 outage_ms: a silence this long
 --      is one
--- Returns per batch {id, watcher, operations}. O(operations of the batches)
+-- Returns per batch {id, watcher, operations, {id, attempt, ... of those that died}}.
+-- O(operations of the batches)
 -- @include header blocks index walk together key_holds key_waits returning dead putback ending
 if call('HGET', META, 'turn') ~= ARGV[3] then return {} end
 local seen = num(META, 'expire_ms')

@@ -2,8 +2,7 @@
 
 -- Its operations are given back as if they had failed. Returns what the callers answer per batch.
 local function take_back(id, b, reason)
-  close_batch(id, b, failed(b), reason)
-  return { id, b.watcher, tonumber(b.n) }
+  return { id, b.watcher, tonumber(b.n), close_batch(id, b, failed(b), reason) }
 end
 
 local function settled_before(id, nonce) return call('ZSCORE', SETTLED, id .. '/' .. nonce) end

@@ -31,11 +31,12 @@ end
 
 -- outcomes: one for all, or one for each operation of the blocks. details: what single operations
 -- have of their own, by position from 0: reasons, and delays in ms; or nil.
--- Returns the undecided, each in a block; operations and cost of the others.
+-- Returns the undecided, each in a block; operations and cost of the others; which of them died: ids
+-- and attempts in turn.
 local function give_back(b, outcomes, blocks, reason, details)
   local w, done, kept, n, total = b.watcher, 0, {}, 0, 0
   local tries, together = num(watcher_key(w), 'max_attempts'), b.trigger == 'bisect'
-  local halving, backing, pause = {}, {}, 0
+  local halving, backing, pause, died = {}, {}, 0, {}
   local reasons, delays = details and details.reasons or {}, details and details.delays or {}
   local position = 0
   for _, data in ipairs(blocks) do
@@ -64,6 +65,8 @@ local function give_back(b, outcomes, blocks, reason, details)
         if entry.registered then call('SREM', IDS, id_of(data, entry)) end
         if outcome == 'x' then
           bury(w, bytes, reasons[own] or reason, entry.cost)
+          died[#died + 1] = id_of(data, entry)
+          died[#died + 1] = entry.attempt
         else
           done = done + 1
         end
@@ -75,13 +78,14 @@ local function give_back(b, outcomes, blocks, reason, details)
   if #halving > 0 then halve(w, halving, pause) end
   keep_together(w, backing, 0)
   add(META, 'done', done)
-  return kept, n, total
+  return kept, n, total, died
 end
 
 -- b: the batch as HGETALL's pairs in a table; outcomes 'd' alone never reads the blocks.
+-- Returns which of its operations died, as give_back does.
 local function close_batch(id, b, outcomes, reason, details, forget)
   local W, n, cost = watcher_key(b.watcher), tonumber(b.n), tonumber(b.cost)
-  local state = b.state == 'claimed' and 'running' or 'open'
+  local state, died = b.state == 'claimed' and 'running' or 'open', {}
   add(META, state .. '_batches', -1)
   add(META, state, -n)
   add(META, state .. '_cost', -cost)
@@ -99,11 +103,13 @@ local function close_batch(id, b, outcomes, reason, details, forget)
     if #forget > 0 then call('SREM', IDS, unpack(forget)) end
     add(META, 'done', n)
   else
-    give_back(b, outcomes, call('LRANGE', blocks_key(id), 0, -1), reason, details)
+    local blocks = call('LRANGE', blocks_key(id), 0, -1)
+    died = select(4, give_back(b, outcomes, blocks, reason, details))
   end
   let_key_go(id, b)
   call('DEL', batch_key(id), blocks_key(id))
   reindex(b.watcher)
+  return died
 end
 
 local function read_batch(id)
