@@ -44,6 +44,7 @@ class Mutant:
 PUTBACK = "store/lua/parts/putback.lua"
 MEMORY_INTAKE, MEMORY_LEDGER = "store/memory_intake.py", "store/memory_ledger.py"
 MEMORY_PUTBACK, MEMORY_CUTTING = "store/memory_putback.py", "store/memory_cutting.py"
+MEMORY_INDEX = "store/memory_index.py"
 
 MUTANTS = [
     Mutant(
@@ -121,8 +122,8 @@ MUTANTS = [
     Mutant(
         "a claimed batch holds nothing",
         MEMORY_LEDGER,
-        "        hold(act, batch, now)\n    del",
-        "        batch.ends = [act.now for _ in now]\n    del",
+        "        hold(act, batch, now)\n    start_key",
+        "        batch.ends = [act.now for _ in now]\n    start_key",
     ),
     Mutant(
         "a claim is granted whatever the capacity",
@@ -176,8 +177,8 @@ MUTANTS = [
     Mutant(
         "a watcher whose batch has ended is not put into the ring",
         MEMORY_PUTBACK,
-        "    give_back(act, batch, settlement)\n    reindex(state, batch.watcher)\n",
-        "    give_back(act, batch, settlement)\n",
+        "    let_key_go(act, batch)\n    reindex(state, batch.watcher)\n",
+        "    let_key_go(act, batch)\n",
     ),
     Mutant(
         "a try is not counted",
@@ -193,9 +194,9 @@ MUTANTS = [
     ),
     Mutant(
         "what comes back waits behind what arrived",
-        MEMORY_PUTBACK,
-        "        queue_of(watcher, ones[0].entry).returned[ones[0].sequence] = ones[0]\n",
-        "        queue_of(watcher, ones[0].entry).arrived.append(ones[0])\n",
+        MEMORY_INDEX,
+        "    queue_of(watcher, one.entry).returned[one.sequence] = one\n",
+        "    queue_of(watcher, one.entry).arrived.append(one)\n",
     ),
     Mutant(
         "what failed together stays together",
