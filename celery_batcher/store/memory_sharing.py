@@ -168,14 +168,15 @@ def _least_tag(act: Act, standing: Standing) -> float:
 
 
 def spend(act: Act, standing: Standing, costs: Sequence[int], limits: Sequence[LimitNow]) -> None:
-    """A batch was released: what its floor does not cover moves the virtual time.
+    """A batch was released. What a floor covers counts as all else does: it is no gift on top.
 
-    Up to that of who is furthest behind, so that nobody in need loses a claim.
+    The resource's time moves up to that of who is furthest behind, so that nobody in need loses a
+    claim.
     """
     time, own = time_of(costs, limits), standing.member.parties[standing.nth]
     covered = min(standing.earned, time) if standing.rank == 0 else 0
     own.earned, own.earned_ms = standing.earned - covered, act.now
-    own.tag = standing.tag + (time - covered) / standing.member.weight
+    own.tag = standing.tag + time / standing.member.weight
     if standing.rank > 0:
         act.resource.times[standing.nth] = min(standing.tag, _least_tag(act, standing))
     own.need = None

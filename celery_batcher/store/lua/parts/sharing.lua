@@ -119,14 +119,15 @@ local function forget_need(class, name)
   call('HDEL', RES, 'need:' .. party(class, name))
 end
 
--- A batch was released: what its floor does not cover moves the virtual time, up to that of who is
--- furthest behind, so that nobody in need loses a claim.
+-- A batch was released. What a floor covers counts as all else does in the virtual time of who has it, so
+-- that floors are no gift on top of a share; the resource's moves up to that of who is furthest behind,
+-- so that nobody in need loses a claim.
 local function spend(standing, costs)
   local time = time_of(costs)
   local covered = standing.rank == 0 and math.min(standing.earned, time) or 0
   local fields = { 'earned:' .. standing.me, text(standing.earned - covered),
     'earned_ms:' .. standing.me, now,
-    'tag:' .. standing.me, text(standing.tag + (time - covered) / standing.weight) }
+    'tag:' .. standing.me, text(standing.tag + time / standing.weight) }
   local function set(name, value) fields[#fields + 1], fields[#fields + 2] = name, text(value) end
   if standing.rank > 0 then
     set(nth('vtime', standing.class), math.min(standing.tag, standing.behind))
