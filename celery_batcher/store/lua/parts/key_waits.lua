@@ -5,11 +5,13 @@ local function aside_key(w, key) return BASE .. 'g:' .. w .. ':' .. key end
 
 local function capped(o) return o.key_capacity ~= nil or o.key_concurrency > 0 end
 
+local function key_waits(w, key) return call('HEXISTS', key_sums(w), 'w' .. key) == 1 end
+
 -- What an operation of this cost and those behind it may cost: nil when its key is at its cap. It waits
 -- from then on. `o` has the caps of its watcher.
 local function room_of_key(w, o, key, cost)
   if key == '' or not capped(o) then return math.huge end
-  if call('HEXISTS', key_sums(w), 'w' .. key) == 1 then return nil end
+  if key_waits(w, key) then return nil end
   local room, guarded = math.huge, 0
   if o.key_capacity then
     guarded = key_guard(o.key_window + o.grace)
