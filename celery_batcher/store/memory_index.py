@@ -106,7 +106,7 @@ def front(
             entries = watcher.queues[priority, key].peek(1)
             if not entries:
                 ring.leave(key)
-            elif caps.room(entries[0]) is None:
+            elif caps.room(entries[0], backfills=priorities is BACKFILLS) is None:
                 ring.pass_over(key, tag)
             else:
                 return key, tag, entries[0]

@@ -37,7 +37,7 @@ local function front(w, o, class)
       if block then
         local head = head_of_key(prio, top[1], block)
         head.tag = math.max(tonumber(top[2]), o['v' .. prio])
-        head.room = room_of_key(w, o, head.key, head.costs[1])
+        head.room = room_of_key(w, o, head.key, head.costs[1], class)
         if head.room then return head end
         pass_over(w, o, prio, head.key, head.tag)
       else
@@ -181,10 +181,12 @@ local function cut(id, w, o, budget, class)
   local batch = { id = id, class = class, size = size, budget = budget, n = 0, costs = { 0 },
     bytes = 0, weight = 0, oldest = now, taken = { [0] = 0, 0, 0, s = 0 } }
   local mean = o.cost / math.max(1, o.n)
+  local had_caps = class == 1 and call('EXISTS', key_sums(w)) == 1
   while batch.n < size and not batch.stop do
     local head = front(w, o, class)
     if not head then break end
     batch.key = capped(o) and head.key ~= '' and head.key or nil
+    if had_caps then let_backfills_go(w, head.key) end
     if head.together then
       batch.oldest = head.enqueued
       take_together(w, o, head.together, head.key, batch)
