@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .store.base import LimitOutlook, Limits, Outlook
+from .store.base import KeyOutlook, LimitOutlook, Limits, Outlook
 
 _PROBE = (
     "its watcher is on probe, one operation at a time, because no worker claims its batches: does "
@@ -46,6 +46,11 @@ class Question:
     dimensions: Sequence[str]
     turns: bool = True
 
+    @property
+    def first_cost(self) -> int:
+        """What it costs in the first dimension."""
+        return self.costs[0] if self.costs else 0
+
     def cost_in(self, one: LimitOutlook) -> int:
         """What it costs in the dimension of a limit."""
         at = one.limit.dimension - 1
@@ -82,14 +87,18 @@ def longest(found: Sequence[Reason]) -> float | None:
 def windows_of(question: Question, before: int) -> float:
     """Seconds that pass at the present capacity until operations of this cost have gone before it.
 
-    A window takes no more than the capacity, and all but the last must be full. Costs are those of
-    the first dimension.
+    A window takes no more than the capacity, that of its key as well, and all but the last must be
+    full. Costs are those of the first dimension.
     """
     seconds = 0.0
     for one in question.outlook.limits:
         if one.limit.dimension == 1 and one.usable > 0:
             windows = max(0, before + question.cost_in(one) - 1) // one.usable
             seconds = max(seconds, windows * one.limit.window_ms / 1000)
+    key = question.outlook.key
+    if key and key.capacity:
+        windows = max(0, before + question.first_cost - 1) // key.capacity
+        seconds = max(seconds, windows * key.window_ms / 1000)
     return seconds
 
 
@@ -173,6 +182,62 @@ def _watcher(question: Question) -> Iterator[Reason]:
         yield Reason("watcher-concurrency", f"{text} (max_concurrent_batches of the watcher)")
     if row.on_probe and row.open_batches:
         yield Reason("probe", _PROBE)
+
+
+def _key(question: Question) -> Iterator[Reason]:
+    key = question.outlook.key
+    if key is None:
+        return
+    if ms := key.guard_ms:
+        text = f"the store was restarted, nothing of a capped key starts for {lasting(ms)} more"
+        yield Reason("restarted", text, ms / 1000)
+    found = [*_key_capacity(key, question.first_cost), *_key_concurrency(key)]
+    yield from found
+    if key.asked_ms > 0 and not found and not key.guard_ms:
+        text = f"its key was at its cap, and is asked again in {lasting(key.asked_ms)}"
+        yield Reason("key-waits", text, 0.0 if key.concurrency else key.asked_ms / 1000)
+
+
+def _key_capacity(key: KeyOutlook, cost: int) -> Iterator[Reason]:
+    """Nothing overtakes within a key: what the next one of it waits for, all others wait for."""
+    if key.capacity is None:
+        return
+    per, room = lasting(key.window_ms), key.capacity - key.started - key.unclaimed
+    if max(cost, key.next_cost) > key.capacity:
+        one = (
+            f"it costs {cost}"
+            if cost > key.capacity
+            else f"the next of its key costs {key.next_cost}"
+        )
+        text = (
+            f"{one}, more than the key_capacity of {key.capacity} per {per}: its key waits until "
+        )
+        yield Reason("key-too-dear", text + "that is raised")
+    elif max(cost, key.next_cost) > room:
+        one = str(cost) if cost > room else f"the next of its key, of cost {key.next_cost}"
+        text = f"the key_capacity of {key.capacity} per {per} has no room for {one}: {key.started} "
+        text += f"started within the last {per}"
+        if key.unclaimed:
+            text += f", {key.unclaimed} are held by released batches that no worker has claimed"
+        yield Reason("key-capacity", text, key.wait_ms / 1000 if key.wait_ms > 0 else None)
+
+
+def _key_concurrency(key: KeyOutlook) -> Iterator[Reason]:
+    if key.concurrency and key.batches >= key.concurrency:
+        text = f"{key.batches} batches of its key are released or run, as many as may"
+        yield Reason("key-concurrency", f"{text} (key_concurrency)")
+
+
+def _all_keys(question: Question) -> Iterator[Reason]:
+    outlook = question.outlook
+    if outlook.key is None or outlook.keys_due_ms < 0:
+        return
+    text = "all keys of its watcher that have operations are at their caps: the first is asked "
+    text += f"again in {lasting(outlook.keys_due_ms)}"
+    if outlook.key.concurrency:
+        yield Reason("all-keys", f"{text}, or when a batch of it ends", 0.0)
+    else:
+        yield Reason("all-keys", text, outlook.keys_due_ms / 1000)
 
 
 def _probe(question: Question) -> Iterator[Reason]:
@@ -293,7 +358,9 @@ _CHECKS = (
     _flushing,
     *_GATES,
     _batches,
-    _watcher,  # what caps a key comes after this
+    _watcher,
+    _key,
+    _all_keys,
     _dear,
     _share,
     _room,

@@ -152,7 +152,8 @@ def _of_watcher(batcher: Batcher, name: str) -> Explanation:
 
 def _of_operation(batcher: Batcher, found: Found, looked: int) -> Explanation:
     entry, _ = wire.decode_entry(found.entry)
-    outlook = batcher.store.explain(found.watcher, batcher.limits(), entry.costs, entry.priority)
+    of_it = (entry.costs, entry.priority, entry.key or "")
+    outlook = batcher.store.explain(found.watcher, batcher.limits(), *of_it)
     return _explanation(batcher, found, outlook, looked)
 
 

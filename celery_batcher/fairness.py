@@ -61,6 +61,10 @@ class FairRing:
             heapq.heappop(self._heap)
         return None
 
+    def members(self) -> list[str]:
+        """All members, the next first."""
+        return sorted(self._tags, key=lambda member: (self._tags[member], member))
+
     def serve(self, member: str, tag: float, weight: float) -> None:
         """Note that a member whose time was ``tag`` took ``weight``."""
         self.time = tag

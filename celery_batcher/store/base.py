@@ -521,6 +521,35 @@ class BatcherShare:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyOutlook:
+    """The caps of a key, and what they leave for the operation in question and the key's next one.
+
+    Attributes:
+        capacity: what it may start within a window; None: anything.
+        concurrency: batches that it may have in flight; 0: any number.
+        started: the cost of what started within the window.
+        unclaimed: of its released batches that no worker has claimed.
+        batches: in flight; 0 where their number has no cap.
+        next_cost: of the operation of this key that is next in turn.
+        wait_ms: until there is room for the dearer of the two, as far as ends are known: 0 there
+            is, -1 unknown, or it costs more than the capacity.
+        asked_ms: until it is asked again whether it may; -1: it does not wait.
+        guard_ms: for so long nothing of it starts, because the store was restarted.
+    """
+
+    capacity: int | None
+    window_ms: int
+    concurrency: int
+    started: int
+    unclaimed: int
+    batches: int
+    next_cost: int
+    wait_ms: int
+    asked_ms: int
+    guard_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Outlook:
     """What bears upon the next batch of a watcher, all of one moment.
 
@@ -533,6 +562,9 @@ class Outlook:
         by_priority: the watcher's waiting operations: halves of failed batches, high, normal,
             backfill.
         head: the entry of its operation next in turn, or nothing.
+        keys_due_ms: all its keys that have operations wait at their caps, and none is asked again
+            before; -1: not all of them do.
+        key: of the operation in question; None when it has no key, or that no caps.
     """
 
     now_ms: int
@@ -556,6 +588,8 @@ class Outlook:
     head: bytes = b""
     limits: tuple[LimitOutlook, ...] = ()
     batchers: tuple[BatcherShare, ...] = ()
+    keys_due_ms: int = -1
+    key: KeyOutlook | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -749,11 +783,16 @@ class Store(Protocol):
         """The numbers of this moment."""
 
     def explain(
-        self, watcher: str, limits: Limits, costs: Sequence[int] = (), priority: int = 0
+        self,
+        watcher: str,
+        limits: Limits,
+        costs: Sequence[int] = (),
+        priority: int = 0,
+        key: str = "",
     ) -> Outlook:
-        """What bears upon a watcher's operation of these costs and priority; it changes nothing.
+        """What bears upon an operation of a watcher, of such costs, priority and key.
 
-        Without costs it is the watcher's operation next in turn.
+        Without costs it is the watcher's operation next in turn. It changes nothing.
         """
 
     def seek(self, id: str, part: str, watcher: str = "", cursor: str = "") -> Sought:

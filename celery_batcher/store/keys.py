@@ -40,7 +40,8 @@ B s:<watcher>               zset   groups that stay together, by the sequence of
 B h:<watcher>:<key>         zset   of a capped key: its holds by end; unclaimed ones at infinity
 B f:<watcher>:<key>         set    its batches in flight
 B g:<watcher>:<key>         zset   its groups that wait, which are in s: behind all others
-B x:<watcher>               hash   by key: sums of its holds (e, o), whether it waits (w)
+B x:<watcher>               hash   by key: sums of its holds (e, o), whether it waits (w), or its
+                                   back-fills alone do (b)
 B later                     zset   what is delayed, by the time at which it waits again
 B batch:<id>                hash   an open or claimed batch
 B blocks:<id>               list   its blocks

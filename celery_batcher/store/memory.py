@@ -302,7 +302,12 @@ class MemoryStore:
         return found
 
     def explain(
-        self, watcher: str, limits: Limits, costs: Sequence[int] = (), priority: int = 0
+        self,
+        watcher: str,
+        limits: Limits,
+        costs: Sequence[int] = (),
+        priority: int = 0,
+        key: str = "",
     ) -> Outlook:
         with self._act() as act:
             last = max((one.limit.dimension for one in act.resource.limits), default=0)
@@ -310,7 +315,7 @@ class MemoryStore:
                 name: [held[d] for d in range(1, last + 1)]
                 for name, held in self._open_holds().items()
             }
-            return explain(act, watcher, limits, costs, priority, unclaimed)
+            return explain(act, watcher, limits, costs, priority, key, unclaimed=unclaimed)
 
     def seek(self, id: str, part: str, watcher: str = "", cursor: str = "") -> Sought:
         with self._act() as act:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import wire
 from .base import Counts, LimitCounts, WatcherCounts
 from .memory_holds import lapse, limits_now
-from .memory_index import next_of
+from .memory_index import first_aside, first_ready
 from .memory_state import Act
 
 
@@ -60,7 +60,7 @@ def counts(act: Act) -> Counts:
 
 def _row(act: Act, name: str) -> WatcherCounts:
     watcher = act.watcher(name)
-    head = next_of(watcher)
+    head = first_ready(watcher) or first_aside(watcher)
     return WatcherCounts(
         name=name,
         waiting=watcher.waiting,

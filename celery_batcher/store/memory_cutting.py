@@ -11,7 +11,7 @@ from .base import Limits, Refused, Released
 from .memory_budget import Budget, allow, counts_allow, gate
 from .memory_holds import LimitNow, hold_open, lapse, limits_now, pay_debts
 from .memory_index import BACKFILLS, URGENT, first_group, front, next_of, reindex
-from .memory_keys import KeyCaps, hold_key, lapse_keys, wake_group
+from .memory_keys import KeyCaps, hold_key, lapse_keys, let_backfills_go, wake_group
 from .memory_putback import bring_back, keep_together, next_due
 from .memory_sharing import Standing, begin_to_earn, forget_need, spend, standing_of
 from .memory_state import Act, Batch, Queue, Waiting
@@ -167,6 +167,8 @@ def _cut(
     while len(batch) < size and not stop and (head := front(watcher, priorities, caps)):
         key, tag, first = head
         ring = watcher.rings[first.entry.priority]
+        if priorities is URGENT:
+            let_backfills_go(watcher, key)
         most = TURN * mean if len(ring) > 1 else None
         queue = watcher.queues[first.entry.priority, key]
         taken, stop = _turn(queue, batch, size, budget, most)
@@ -223,6 +225,7 @@ def _cut_together(act: Act, name: str, size: int, budget: Budget) -> tuple[list[
     group = watcher.together.pop(0)
     taken: list[Waiting] = []
     key = group[0].entry.key
+    let_backfills_go(watcher, key or "")
     for one in group[:size]:
         other = watcher.options.capped and one.entry.key != key
         if other or _exceeds(_sum_of(taken, len(budget)), one, budget):

@@ -9,7 +9,8 @@ from ..operation import Priority
 from .base import BatcherShare, Found, LimitOutlook, Limits, Outlook, Sought, WatcherCounts
 from .memory_counts import counts
 from .memory_holds import LimitNow, free, lapse, limits_now, wait_for
-from .memory_index import next_of
+from .memory_index import first_aside, first_ready
+from .memory_key_outlook import first_key_due, key_outlook
 from .memory_sharing import need_of, standing_of
 from .memory_state import Act, Waiting, WatcherState
 
@@ -23,16 +24,19 @@ def explain(
     limits: Limits,
     costs: Sequence[int],
     priority: int,
+    key: str,
+    *,
     unclaimed: Mapping[str, Sequence[int]],
 ) -> Outlook:
     """The outlook; ``unclaimed`` is what batches of each batcher hold without an end."""
     state, resource, now = act.state, act.resource, act.now
     told = counts(act)
     known = state.watchers.get(watcher)
-    head = next_of(known) if known else None
+    ready = first_ready(known) if known else None
+    head = ready or (first_aside(known) if known else None)
     if head and not costs:
-        costs, priority = head.entry.costs, head.entry.priority
-        priority = Priority.high if known and known.together else priority
+        costs, key = head.entry.costs, head.entry.key or ""
+        priority = Priority.high if known and _in_group(known, head) else head.entry.priority
     every = limits_now(act, limits.grace_ms) if limits.limited else []
     lapse(act, every)
     rows = {row.name: row for row in told.watchers}
@@ -55,9 +59,16 @@ def explain(
         open_cost=known.open_cost if known else 0,
         by_priority=_by_priority(known),
         head=head.data if head else b"",
+        keys_due_ms=first_key_due(act, watcher) if head and not ready else -1,
+        key=key_outlook(act, watcher, key, costs[0] if costs else 0, limits.grace_ms),
         limits=tuple(_limit(act, one, costs, limits.flush_ms) for one in every),
         batchers=_batchers(act, every, costs, priority, limits.flush_ms, unclaimed),
     )
+
+
+def _in_group(watcher: WatcherState, head: Waiting) -> bool:
+    groups = [*watcher.together, *(one for key in watcher.keys.values() for one in key.aside)]
+    return any(group[0] is head for group in groups)
 
 
 def _due(act: Act, watcher: str) -> int:

@@ -80,48 +80,59 @@ def rejoin(state: BatcherState, name: str) -> None:
     reindex(state, name)
 
 
-def next_of(
-    watcher: WatcherState, priorities: Iterable[int] = ALL, caps: KeyCaps | None = None
-) -> Waiting | None:
-    """The operation that a watcher releases next, by the caps of its keys or whatever they are."""
+def next_of(watcher: WatcherState, priorities: Iterable[int], caps: KeyCaps) -> Waiting | None:
+    """The operation that a watcher releases next."""
     if 0 in priorities and (group := first_group(watcher, caps)):
         return group[0]
     head = front(watcher, priorities, caps)
     return head and head[2]
 
 
-def first_group(watcher: WatcherState, caps: KeyCaps | None) -> list[Waiting] | None:
+def first_group(watcher: WatcherState, caps: KeyCaps) -> list[Waiting] | None:
     """The operations that stay together and are released next."""
-    while caps and watcher.together and caps.room(watcher.together[0][0]) is None:
+    while watcher.together and caps.room(watcher.together[0][0]) is None:
         caps.set_aside(watcher.together.pop(0))
-    if watcher.together:
-        return watcher.together[0]
-    aside = [] if caps else [group for key in watcher.keys.values() for group in key.aside]
-    return min(aside, key=lambda group: group[0].sequence, default=None)
+    return watcher.together[0] if watcher.together else None
 
 
 def front(
-    watcher: WatcherState, priorities: Iterable[int] = ALL, caps: KeyCaps | None = None
+    watcher: WatcherState, priorities: Iterable[int], caps: KeyCaps
 ) -> tuple[str, float, Waiting] | None:
     """Key, its virtual time and the operation that a watcher's queues release next."""
     for priority in priorities:
         ring = watcher.rings[priority]
-        while watcher.by_priority[priority] and (
-            top := ring.first() or _any(watcher, priority, caps)
-        ):
+        while watcher.by_priority[priority] and (top := ring.first()):
             key, tag = top
             entries = watcher.queues[priority, key].peek(1)
             if not entries:
                 ring.leave(key)
-            elif caps and caps.room(entries[0]) is None:
+            elif caps.room(entries[0], backfills=priorities is BACKFILLS) is None:
                 ring.pass_over(key, tag)
             else:
                 return key, tag, entries[0]
     return None
 
 
-def _any(watcher: WatcherState, priority: int, caps: KeyCaps | None) -> tuple[str, float] | None:
-    """The first key by name, where all of them wait at their caps and that does not matter."""
-    queues = watcher.queues.items()
-    keys = [key for (at, key), one in queues if at == priority and (one.arrived or one.returned)]
-    return None if caps or not keys else (min(keys, key=str.encode), 0.0)
+def first_ready(watcher: WatcherState) -> Waiting | None:
+    """The next operation whose key does not wait, as far as is known: no key is asked."""
+    waiting = {key for key, state in watcher.keys.items() if state.waits}
+    for group in watcher.together:
+        if group[0].entry.key not in waiting:
+            return group[0]
+    for priority, ring in enumerate(watcher.rings):
+        for key in ring.members():
+            queue = watcher.queues.get((priority, key))
+            if queue and key not in waiting and (entries := queue.peek(1)):
+                return entries[0]
+    return None
+
+
+def first_aside(watcher: WatcherState) -> Waiting | None:
+    """The first operation of a watcher all of whose keys wait at their caps, by names of keys."""
+    groups = [group[0] for key in watcher.keys.values() for group in key.aside]
+    if watcher.together or groups:
+        return min(
+            [group[0] for group in watcher.together[:1]] or groups, key=lambda one: one.sequence
+        )
+    queues = sorted(watcher.queues.items(), key=lambda item: (item[0][0], item[0][1].encode()))
+    return next((one for _, queue in queues for one in queue.peek(1)), None)

@@ -6,7 +6,8 @@ import math
 from bisect import insort
 from dataclasses import dataclass
 
-from .memory_index import ALL, join_groups, reindex
+from ..operation import Priority
+from .memory_index import ALL, URGENT, join_groups, reindex
 from .memory_state import Act, Batch, KeyHold, KeyState, Waiting, WatcherState
 
 ASK_MS = 30_000
@@ -26,12 +27,14 @@ class KeyCaps:
     def watcher(self) -> WatcherState:
         return self.act.watcher(self.name)
 
-    def room(self, one: Waiting) -> float | None:
+    def room(self, one: Waiting, *, backfills: bool = False) -> float | None:
         """What this operation and those behind it may cost; None when its key has to wait."""
         key, options = one.entry.key or "", self.watcher.options
         if not key or not options.capped:
             return math.inf
         state = self.watcher.keys.setdefault(key, KeyState())
+        if backfills and state.urgent_first:
+            return None
         room, busy = math.inf, False
         if not state.waits and options.key_capacity is not None:
             lapse_key(self.act, self.name, key, self.grace_ms)
@@ -159,7 +162,18 @@ def _wake_key(watcher: WatcherState, key: str) -> None:
         queue = watcher.queues.get((priority, key))
         if queue and (queue.arrived or queue.returned):
             watcher.rings[priority].join(key)
+            watcher.keys[key].urgent_first |= priority in URGENT
     wake_group(watcher, key)
+
+
+def let_backfills_go(watcher: WatcherState, key: str) -> None:
+    """Urgent operations of a key that was at its cap have a batch now."""
+    if key in watcher.keys and watcher.keys[key].urgent_first:
+        watcher.keys[key].urgent_first = False
+        queue = watcher.queues.get((Priority.backfill, key))
+        if queue and (queue.arrived or queue.returned):
+            watcher.rings[Priority.backfill].join(key)
+        forget_empty(watcher, key)
 
 
 def let_key_go(act: Act, batch: Batch) -> None:

@@ -72,11 +72,15 @@ class KeyHold:
 
 @dataclass(slots=True)
 class KeyState:
-    """What a capped key holds, and whether it waits, outside of its rings, with these groups."""
+    """What a capped key holds, and whether it waits, outside of its rings, with these groups.
+
+    ``urgent_first``: its back-fills wait until its urgent operations have had a batch.
+    """
 
     holds: dict[str, KeyHold] = field(default_factory=dict)
     flights: set[str] = field(default_factory=set)
     waits: bool = False
+    urgent_first: bool = False
     aside: list[list[Waiting]] = field(default_factory=list)
 
 

@@ -327,10 +327,15 @@ class RedisStore:
         return _counts(int(now), _pairs(meta), limits, set_aside, messages, rows)
 
     def explain(
-        self, watcher: str, limits: Limits, costs: Sequence[int] = (), priority: int = 0
+        self,
+        watcher: str,
+        limits: Limits,
+        costs: Sequence[int] = (),
+        priority: int = 0,
+        key: str = "",
     ) -> Outlook:
         nth = 2 if priority == Priority.backfill else 1
-        given = (" ".join(map(str, costs)), nth, int(limits.limited))
+        given = (" ".join(map(str, costs)), nth, int(limits.limited), key)
         own = (watcher, limits.grace_ms, limits.flush_ms, self._batcher)
         answer = self._run("explain", *own, *given)
         return outlook(answer, _row(int(answer[0][0]), answer[1]))

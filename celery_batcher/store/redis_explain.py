@@ -8,6 +8,7 @@ from typing import Any
 from .base import (
     BatcherShare,
     Found,
+    KeyOutlook,
     Limit,
     LimitOutlook,
     Outlook,
@@ -18,10 +19,10 @@ from .base import (
 
 def outlook(answer: Sequence[Any], row: WatcherCounts) -> Outlook:
     """The answer of ``explain``; the watcher's row is read as in `Store.counts`."""
-    numbers, _, head, limits, batchers = answer
+    numbers, _, head, limits, batchers, key = answer
     now, paused, closed, guard, turn, draining, *rest = map(int, numbers)
     admitted, opened, running, buffered, buffered_cost, due, last_due, *rest = rest
-    sharing, most, open_cost, *waiting = rest
+    sharing, most, open_cost, keys_due, *waiting = rest
     return Outlook(
         now_ms=now,
         paused_ms=paused,
@@ -44,6 +45,8 @@ def outlook(answer: Sequence[Any], row: WatcherCounts) -> Outlook:
         head=head,
         limits=tuple(_limit(one) for one in limits),
         batchers=tuple(sorted((_share(one) for one in batchers), key=lambda one: one.name)),
+        keys_due_ms=keys_due,
+        key=_key(key) if key else None,
     )
 
 
@@ -51,6 +54,11 @@ def _limit(row: Sequence[bytes]) -> LimitOutlook:
     dimension, capacity, window, usable, started, unclaimed, debt = map(int, row[:7])
     limit = Limit(dimension, capacity, window)
     return LimitOutlook(limit, usable, started, unclaimed, debt, float(row[7]), int(row[8]))
+
+
+def _key(row: Sequence[bytes]) -> KeyOutlook:
+    capacity, *rest = map(int, row)
+    return KeyOutlook(None if capacity < 0 else capacity, *rest)
 
 
 def _share(row: Sequence[Any]) -> BatcherShare:

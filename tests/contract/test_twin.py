@@ -404,8 +404,8 @@ class Pair:
         for bench in (self.memory, self.redis):
             assert not bench.store.audit(f"a{next(self.numbers)}", 0).differences
 
-    def explain(self, watcher: str, costs: tuple[int, ...], priority: int) -> None:
-        self.both("explain", watcher, self.limits, costs, priority)
+    def explain(self, watcher: str, costs: tuple[int, ...], priority: int, key: str) -> None:
+        self.both("explain", watcher, self.limits, costs, priority, key)
 
     def seek(self, which: int, part: str, watcher: str) -> None:
         """The search of the store in memory is one step."""
@@ -509,8 +509,14 @@ acts = st.one_of(
     act("audit"),
     act("audit"),
     act("audit"),
-    act("explain", watcher, st.sampled_from([(), (), (3,), (25, 40)]), st.integers(0, 2)),
-    act("explain", watcher, st.just(()), st.just(1)),
+    act(
+        "explain",
+        watcher,
+        st.sampled_from([(3,), (25, 40)]),
+        st.integers(0, 2),
+        st.sampled_from(["", "a", "b"]),
+    ),
+    act("explain", watcher, st.just(()), st.just(1), st.just("")),
     act("seek", st.integers(0, 60), st.sampled_from(["batches", "delayed", "dead"]), watcher),
     act("seek", st.integers(0, 60), st.sampled_from(["heads", "waiting"]), watcher),
     act("look"),

@@ -10,6 +10,7 @@ import pytest
 from celery_batcher.binding import Question, eta_of, lasting, longest, reasons, windows_of
 from celery_batcher.store.base import (
     BatcherShare,
+    KeyOutlook,
     Limit,
     LimitOutlook,
     Limits,
@@ -26,6 +27,11 @@ CALM = Outlook(
     batchers=(BatcherShare("mine", 1, False, (0,), (0,)),),
 )
 OTHER = BatcherShare("other", 1, True, (30,), (90,))
+
+
+KEY = KeyOutlook(
+    100, 1000, 2, started=60, unclaimed=0, batches=1, next_cost=40, wait_ms=0, asked_ms=-1
+)
 
 
 def ask(cost: int = 10, limit: LimitOutlook = FREE, **changed: Any) -> list[tuple[str, Any]]:
@@ -101,6 +107,70 @@ def test_a_watcher_on_probe_has_one_operation_at_a_time() -> None:
 
 def test_a_restarted_store_lasts_as_long_as_a_hold() -> None:
     assert ask(10, FREE, guard_ms=1010) == [("restarted", 1.01)]
+
+
+def test_nothing_keeps_an_operation_whose_key_has_room() -> None:
+    assert ask(10, key=KEY) == []
+
+
+def test_a_key_without_room_says_who_has_it() -> None:
+    full = replace(KEY, started=65, unclaimed=30, next_cost=10, wait_ms=700, asked_ms=700)
+
+    assert ask(10, key=full) == [("key-capacity", 0.7)]
+    assert said(10, FREE, key=full) == (
+        "the key_capacity of 100 per 1 s has no room for 10: 65 started within the last 1 s, "
+        "30 are held by released batches that no worker has claimed"
+    )
+    assert ask(10, key=replace(full, wait_ms=-1)) == [("key-capacity", None)]
+
+
+def test_an_operation_waits_with_the_next_one_of_its_key() -> None:
+    full = replace(KEY, next_cost=50, wait_ms=700)
+
+    assert ask(10, key=full) == [("key-capacity", 0.7)]
+    assert "no room for the next of its key, of cost 50: 60 started" in said(10, FREE, key=full)
+
+
+def test_what_its_key_may_never_have_says_so() -> None:
+    low = replace(KEY, capacity=5, wait_ms=-1)
+
+    assert ask(10, key=low) == [("key-too-dear", None)]
+    assert said(10, FREE, key=low) == (
+        "it costs 10, more than the key_capacity of 5 per 1 s: its key waits until that is raised"
+    )
+    assert said(1, FREE, key=low).startswith("the next of its key costs 40, more than the key_cap")
+
+
+def test_a_key_may_have_as_many_batches_in_flight() -> None:
+    busy = replace(KEY, capacity=None, batches=2, asked_ms=30_000)
+
+    assert ask(10, key=busy) == [("key-concurrency", None)]
+    assert said(10, FREE, key=busy) == (
+        "2 batches of its key are released or run, as many as may (key_concurrency)"
+    )
+
+
+def test_a_key_that_has_room_again_may_have_to_wait_until_it_is_asked() -> None:
+    waits = replace(KEY, asked_ms=900)
+
+    assert ask(10, key=waits) == [("key-waits", 0)]
+    assert ask(10, key=replace(waits, concurrency=0)) == [("key-waits", 0.9)]
+    assert ask(10, key=replace(waits, guard_ms=400)) == [("restarted", 0.4)]
+
+
+def test_all_keys_of_a_watcher_at_their_caps_are_told() -> None:
+    full = replace(KEY, started=100, wait_ms=700, asked_ms=700)
+    why = [("key-capacity", 0.7), ("all-keys", 0)]
+
+    assert ask(10, key=full, keys_due_ms=300) == why
+    assert ask(10, key=replace(full, concurrency=0), keys_due_ms=300)[1] == ("all-keys", 0.3)
+
+
+def test_what_is_before_it_in_its_key_fills_whole_windows_of_that() -> None:
+    key = replace(KEY, capacity=20, window_ms=5000)
+    outlook = replace(CALM, limits=(), key=key)
+
+    assert windows_of(Question(outlook, (10,), Limits(), ("",)), 31) == 10
 
 
 def test_the_longest_of_several_counts_and_one_that_nobody_knows_spoils_it() -> None:

@@ -164,6 +164,40 @@ def test_its_place_and_the_windows_before_it(app: InMemory) -> None:
     assert "before it: 4 in its queue, at most 5 of its watcher" in str(why)
 
 
+def test_a_tenant_at_its_cap_says_what_of_it_is_held_and_until_when(app: InMemory) -> None:
+    batcher, write = watched(app, 1000, key_capacity=90, key_window=2.0)
+    write.enqueue_many(range(4), cost=40, key="a")
+    last = write.enqueue(5, cost=40, key="a")
+    flush(app, batcher)
+    app.work()
+    app.clock.advance(0.5)
+    flush(app, batcher)
+
+    why = batcher.explain(last)
+
+    assert (why.key, why.ahead, codes(why)) == ("a", 2, ["key-capacity", "all-keys"])
+    assert why.earliest == 2.0  # 80 are before it, which is more than one window
+    assert why.reasons[0].wait == 1.51
+    assert why.reasons[0].text == (
+        "the key_capacity of 90 per 2 s has no room for 40: 80 started within the last 2 s"
+    )
+    assert "also: all keys of its watcher that have operations are at their caps" in str(
+        batcher.explain(write)
+    )
+
+
+def test_the_other_tenants_of_a_watcher_go_on(app: InMemory) -> None:
+    batcher, write = watched(app, None, key_concurrency=1, max_batch_size=1)
+    write.enqueue_many(range(2), key="a")
+    flush(app, batcher)
+    batcher.pause(None)
+    other = write.enqueue(3, key="b")
+    flush(app, batcher)
+
+    assert batcher.explain(write).operation == other
+    assert codes(batcher.explain(write)) == ["paused"]
+
+
 def test_concurrency_is_the_batchers_and_the_watchers(app: InMemory) -> None:
     batcher, write = watched(
         app,

@@ -5,7 +5,8 @@
 -- Returns {'batch', watcher, operations, cost, trigger, age of the oldest in ms, costs by dimension if
 --      there are several} or {reason, milliseconds to wait, -1 unknown, whether charges freed capacity
 --      lately}. O(blocks of the batch)
--- @include header limits holds gate blocks index walk together key_holds key_waits returning sharing budget cutting
+-- @include header limits holds gate blocks index walk together key_holds key_waits returning sharing
+-- @include budget heads cutting
 local token, id = ARGV[3], ARGV[4]
 local function describe(b)
   return { 'batch', b[1], tonumber(b[2]), tonumber(b[3]), b[4], now - tonumber(b[5]), b[6] or '' }

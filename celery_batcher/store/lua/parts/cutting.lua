@@ -4,45 +4,16 @@
 
 local MAX_BYTES, TURN = 1048576, 10 -- bytes of a batch; average operations of a key's turn
 
--- `grace` in ms is wanted where its keys' holds are looked at.
-local function read_watcher(w, grace)
-  local names = { 'n', 'cost', 'on', 'oc', 'max_batch_size', 'weight', 'by_key', 'probe',
-    'n0', 'n1', 'n2', 'ns', 'v0', 'v1', 'v2', 'key_window', 'key_concurrency' }
-  local values, o = call('HMGET', watcher_key(w), unpack(names)), {}
-  for i, name in ipairs(names) do o[name] = tonumber(values[i]) or 0 end
-  if o.max_batch_size == 0 then o.max_batch_size = 500 end
-  if o.weight == 0 then o.weight = 1 end
-  o.grace = grace
-  o.key_capacity = tonumber(call('HGET', watcher_key(w), 'key_capacity'))
-  return o
-end
-
--- The first block of a key's queue: of what came back, before what arrived (`arrived`: nothing did).
-local function first_block(w, prio, key, arrived)
-  local returned = not arrived and call('ZRANGE', returned_key(w, prio, key), 0, 0)[1]
-  if returned then
-    local block = open_block(returned)
-    block.returned = true
-    return block
-  end
-  local data = call('LINDEX', queue_key(w, prio, key), 0)
-  return data and open_block(data, call('HGET', taken_key(w, prio), key))
-end
-
--- The first group whose key is not at its cap; without a class the first of all.
-local function first_group(w, o, class)
-  local last = class and '(' .. text(ASIDE_FROM) or '+inf'
+-- The first group whose key is not at its cap.
+local function first_group(w, o)
   while o.ns > 0 do
+    local last = '(' .. text(ASIDE_FROM)
     local data = call('ZRANGEBYSCORE', together_key(w), '-inf', last, 'LIMIT', 0, 1)[1]
     if not data then return nil end
-    local group = open_block(data)
-    local entry = read_entry(data, group.at + BLOCK_SIZE)
-    local key, costs = key_of(data, entry), costs_of(data, entry)
-    local room = not class and math.huge or room_of_key(w, o, key, costs[1])
-    if room then
-      return { together = group, key = key, costs = costs, room = room, enqueued = entry.enqueued }
-    end
-    set_group_aside(w, key, group)
+    local head = head_of_group(data)
+    head.room = room_of_key(w, o, head.key, head.costs[1])
+    if head.room then return head end
+    set_group_aside(w, head.key, head.together)
   end
 end
 
@@ -53,31 +24,24 @@ local function pass_over(w, o, prio, key, tag)
   call('ZREM', ring_key(w, prio), key)
 end
 
--- Where the next operation of a watcher is, of those that are urgent (1), of back-fills (2), or of
--- all, whatever caps their keys have (nil); keys that have run empty leave their ring.
+-- Where the next operation of a watcher is, of those that are urgent (1) or of back-fills (2); keys
+-- that have run empty leave their ring.
 local function front(w, o, class)
-  local group = class ~= 2 and first_group(w, o, class)
+  local group = class == 1 and first_group(w, o)
   if group then return group end
   for prio = class == 2 and BACKFILL or 0, class == 1 and BACKFILL - 1 or BACKFILL do
     while o['n' .. prio] > 0 do
       local top = call('ZRANGE', ring_key(w, prio), 0, 0, 'WITHSCORES')
-      if #top == 0 and not class then
-        top = call('ZRANGE', names_key(w, prio), 0, 0, 'WITHSCORES')
-      end
       if #top == 0 then break end
       local block = first_block(w, prio, top[1])
       if block then
-        local entry = read_entry(block.data, block.at)
-        local costs, tag = costs_of(block.data, entry), math.max(tonumber(top[2]), o['v' .. prio])
-        local room = not class and math.huge or room_of_key(w, o, top[1], costs[1])
-        if room then
-          return { prio = prio, key = top[1], block = block, costs = costs, room = room,
-            enqueued = entry.enqueued, tag = tag }
-        end
-        pass_over(w, o, prio, top[1], tag)
+        local head = head_of_key(prio, top[1], block)
+        head.tag = math.max(tonumber(top[2]), o['v' .. prio])
+        head.room = room_of_key(w, o, head.key, head.costs[1], class)
+        if head.room then return head end
+        pass_over(w, o, prio, head.key, head.tag)
       else
-        call('ZREM', ring_key(w, prio), top[1])
-        call('ZREM', names_key(w, prio), top[1])
+        drop_key(w, prio, top[1])
       end
     end
   end
@@ -217,10 +181,12 @@ local function cut(id, w, o, budget, class)
   local batch = { id = id, class = class, size = size, budget = budget, n = 0, costs = { 0 },
     bytes = 0, weight = 0, oldest = now, taken = { [0] = 0, 0, 0, s = 0 } }
   local mean = o.cost / math.max(1, o.n)
+  local had_caps = class == 1 and call('EXISTS', key_sums(w)) == 1
   while batch.n < size and not batch.stop do
     local head = front(w, o, class)
     if not head then break end
     batch.key = capped(o) and head.key ~= '' and head.key or nil
+    if had_caps then let_backfills_go(w, head.key) end
     if head.together then
       batch.oldest = head.enqueued
       take_together(w, o, head.together, head.key, batch)

@@ -1,9 +1,11 @@
 -- What bears upon a watcher's next operation, piece by piece.
 local w, flush_ms, name, class = ARGV[3], tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[8])
+local key = ARGV[10]
 local costs = ARGV[7] ~= '' and open_costs(ARGV[7])
 local limited = ARGV[9] == '1' and call('HEXISTS', RES, 'capacity') == 1
-local o = read_watcher(w)
-local head = front(w, o)
+local o = read_watcher(w, tonumber(ARGV[4]))
+local ready = first_ready(w, o)
+local head = ready or first_aside(w, o)
 
 -- The entry next in turn.
 local function entry_of()
@@ -11,7 +13,10 @@ local function entry_of()
   local block = head.together or head.block
   local at = block.at + (head.together and BLOCK_SIZE or 0)
   local entry = read_entry(block.data, at)
-  if not costs then costs, class = head.costs, head.prio == BACKFILL and 2 or 1 end
+  if not costs then
+    costs, key = head.costs, head.key
+    class = not head.together and head.prio == BACKFILL and 2 or 1
+  end
   return string.sub(block.data, at, at + entry.bytes - 1)
 end
 

@@ -2,7 +2,7 @@
 -- h: sorted set of its holds by end, those of unclaimed batches at infinity: cost and batch;
 -- f: set of its batches in flight;
 -- x: hash of the watcher: by key the costs of its holds with an end (e) and without (o), and whether
--- the key waits outside of its rings (w).
+-- the key waits outside of its rings (w), its back-fills for what is urgent of it (b).
 -- KEY_ENDS: keys that hold or wait, by the next time that something of them is over.
 local KEY_ASK_MS = 30000 -- a key that waits for no known time is asked again after it
 

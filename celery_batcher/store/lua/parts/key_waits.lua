@@ -5,11 +5,14 @@ local function aside_key(w, key) return BASE .. 'g:' .. w .. ':' .. key end
 
 local function capped(o) return o.key_capacity ~= nil or o.key_concurrency > 0 end
 
+local function key_waits(w, key) return call('HEXISTS', key_sums(w), 'w' .. key) == 1 end
+
 -- What an operation of this cost and those behind it may cost: nil when its key is at its cap. It waits
 -- from then on. `o` has the caps of its watcher.
-local function room_of_key(w, o, key, cost)
+local function room_of_key(w, o, key, cost, class)
   if key == '' or not capped(o) then return math.huge end
-  if call('HEXISTS', key_sums(w), 'w' .. key) == 1 then return nil end
+  if key_waits(w, key) then return nil end
+  if class == 2 and call('HEXISTS', key_sums(w), 'b' .. key) == 1 then return nil end
   local room, guarded = math.huge, 0
   if o.key_capacity then
     guarded = key_guard(o.key_window + o.grace)
@@ -51,14 +54,23 @@ local function wake_group(w, key)
   if data then move_group(w, data, tonumber(sequence)) end
 end
 
+local function join_if_any(w, prio, key)
+  local any = call('EXISTS', queue_key(w, prio, key), returned_key(w, prio, key)) > 0
+  if any then join(w, prio, key) end
+  return any
+end
+
+-- Back-fills of a key that was at its cap wait until its urgent operations have had a batch.
 local function wake_key(w, key)
   if call('HDEL', key_sums(w), 'w' .. key) == 0 then return end
   for prio = 0, PRIORITIES - 1 do
-    if call('EXISTS', queue_key(w, prio, key), returned_key(w, prio, key)) > 0 then
-      join(w, prio, key)
-    end
+    if join_if_any(w, prio, key) and prio < BACKFILL then call('HSET', key_sums(w), 'b' .. key, 1) end
   end
   wake_group(w, key)
+end
+
+local function let_backfills_go(w, key)
+  if call('HDEL', key_sums(w), 'b' .. key) == 1 then join_if_any(w, BACKFILL, key) end
 end
 
 -- A batch leaves the ledger. What it holds goes with it, unless its handler has started.
