@@ -26,7 +26,9 @@ BACKLOG = 15 * CAPACITY
 """What each batcher has to do: much more than it can have."""
 SETTLE = 2.0
 """Seconds that do not count after something has changed: what was enqueued is still taken in."""
-EQUAL = {"4 equal batchers": "provisioned"}
+FIRST_LEASE = 7.0
+"""The same where a lease manager is used for the first time: for 4 s it leases nothing."""
+EQUAL = {"4 equal batchers": "provisioned", "4 fleets, Redis leases": "leased"}
 """Kinds of resources, by the name of their row; a kind is one of `apps.sharing.RESOURCES`."""
 GRACE: float = BATCHER_OPTIONS["start_grace"].default
 
@@ -142,8 +144,9 @@ def _equal(server: Server, kind: str, seconds: float) -> tuple[dict[str, Any], A
     names = ["a", "b", "c", "d", "e"]
     with Crowd(server, {name: {} for name in names}, resource=kind) as crowd:
         crowd.demand(*names[:4], count=BACKLOG)
-        begin = time.monotonic() + SETTLE
-        time.sleep(SETTLE + seconds + 1.0)
+        settle = FIRST_LEASE if kind == "leased" else SETTLE
+        begin = time.monotonic() + settle
+        time.sleep(settle + seconds + 1.0)
         joined = crowd.demand("e", count=BACKLOG)
         later = time.monotonic() + SETTLE
         time.sleep(SETTLE + seconds + 1.0)

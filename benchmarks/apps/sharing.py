@@ -10,7 +10,13 @@ from celery import Celery
 
 from apps import tape
 from apps.settings import RETRY_AFTER, SHARED, THROTTLE, Settings
-from celery_batcher import Batcher, ProvisionedResource, Throttled
+from celery_batcher import (
+    Batcher,
+    ProvisionedResource,
+    RedisLeaseManager,
+    SharedResource,
+    Throttled,
+)
 
 SETTINGS = Settings.load()
 
@@ -19,12 +25,26 @@ def _provisioned() -> ProvisionedResource:
     return ProvisionedResource(SETTINGS.capacity, name=SHARED, window=SETTINGS.window)
 
 
-RESOURCES = {"provisioned": _provisioned}
+def _leased() -> SharedResource:
+    """Each app is a fleet with a store of its own: what they share are leases."""
+    leases = RedisLeaseManager(SETTINGS.url, name=SHARED)
+    return SharedResource(
+        SETTINGS.capacity,
+        factor=SETTINGS.capacity // 100,
+        lease_manager=leases,
+        window=SETTINGS.window,
+    )
+
+
+RESOURCES = {"provisioned": _provisioned, "leased": _leased}
 
 app = Celery(SETTINGS.batcher, broker=SETTINGS.url)
 app.conf.update(task_ignore_result=True, task_default_queue=SETTINGS.batcher)
 if SETTINGS.control_queue:
     app.conf.batcher_control_queue = SETTINGS.control_queue
+
+if SETTINGS.resource == "leased":
+    app.conf.batcher_key_prefix = f"{SETTINGS.batcher}:"
 
 resource = RESOURCES[SETTINGS.resource]()
 batcher = Batcher(SETTINGS.batcher, app=app, rate_limiter=resource, **SETTINGS.options)
