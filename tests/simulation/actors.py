@@ -1,33 +1,24 @@
-"""Who acts in a schedule: processes with a batcher, turns, workers, producers and operators."""
+"""The processes of a schedule: each has a batcher, and turns, workers and operators act in it."""
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from random import Random
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
 
-from celery_batcher import Batch, Batcher, ProvisionedResource, Throttled
+from celery_batcher import Batch, Batcher, ProvisionedResource
 from celery_batcher.duties import Duties
-from celery_batcher.errors import (
-    BatcherError,
-    BrokerUnavailableError,
-    BufferFullError,
-    ClaimExpiredError,
-    EnqueueError,
-    EnqueueUncertainError,
-    TooExpensiveError,
-)
+from celery_batcher.errors import BatcherError, ClaimExpiredError
 from celery_batcher.flusher import Flusher, TurnLostError
 from celery_batcher.store.base import Released
 from celery_batcher.turn import TurnThread
 
-from .world import SECOND, Actor, Killed
+from .handlers import BoomError, Handling
+from .world import SECOND, Actor
 
 if TYPE_CHECKING:
     from .schedule import Schedule
@@ -41,10 +32,6 @@ ACTS = (
     *("redrive", "purge"),
 )
 UNCLAIMED = ("wait", "taken", "gone", "recalled")
-
-
-class BoomError(Exception):
-    """What handlers raise."""
 
 
 @dataclass
@@ -177,13 +164,13 @@ class Process:
             actor.alarm = self.schedule.world.us + round(limit * SECOND)
 
     def _work(self, watcher: str, batch: str) -> None:
-        oracle = self.schedule.oracle
+        claims = self.schedule.oracle.claims
         try:
             became = self.batcher.run_batch(self.watchers[watcher], batch)
             if became.get("batch") not in UNCLAIMED:
-                oracle.succeeded(batch)
+                claims.succeeded(batch)
         except ClaimExpiredError:
-            oracle.expired(batch)
+            claims.expired(batch)
         except (BatcherError, BoomError, SoftTimeLimitExceeded):
             pass  # the task fails; what became of its operations counts
         except Exception as exc:  # noqa: BLE001 - it is reported as what broke the schedule
@@ -222,211 +209,3 @@ class Process:
         """The parent of a killed child gives its batch back at once."""
         store = self.schedule.store
         self.spawn("hand back", self._quietly(lambda: store.abandon(batch, of.owner, "killed")))
-
-
-@dataclass
-class Handling:
-    """One run of a handler: what it decides, how long it takes, how it ends."""
-
-    process: Process
-    batch: Batch
-
-    def run(self) -> None:
-        """Do what a handler may do, the worst included."""
-        batch, schedule = self.batch, self.process.schedule
-        tokens = [(json.dumps(one.payload).encode(), one.attempt) for one in batch]
-        halves = self.process.watchers[batch.watcher].retry_policy.bisect
-        execution = schedule.oracle.started(batch.id, batch.cost, tokens, halves)
-        schedule.world.note("handler", f"{batch.id} {[(t.decode(), n) for t, n in tokens]}")
-        try:
-            self._behave(schedule.world.random)
-        except Throttled:
-            execution.how = "back"
-            raise
-        except Killed:
-            execution.how = "was killed"
-            raise
-        except BaseException:
-            execution.how = "raised"
-            raise
-        execution.how = "returned"
-
-    def _behave(self, random: Random) -> None:
-        schedule = self.process.schedule
-        if any(one.payload in schedule.plan.poisoned for one in self.batch):
-            raise BoomError("poison")
-        if schedule.calm:
-            return
-        self._nap(random.choice((0, 0, SECOND // 1000, SECOND // 10)))
-        if random.random() < schedule.plan.decides:
-            self._decide(random)
-        way = random.random()
-        if way < schedule.plan.troubles:
-            self._end_badly(random)
-
-    def _nap(self, us: int) -> None:
-        actor = self.process.schedule.world.current
-        assert actor is not None
-        if us:
-            actor.sleep(us)
-
-    def _decide(self, random: Random) -> None:
-        batch = self.batch
-        for one in batch:
-            way = random.randrange(8)
-            if way < 3:
-                batch.done(one)
-            elif way == 3:
-                batch.retry(one, after=random.choice((None, 0.05, 1.5)))
-            elif way == 4:
-                batch.fail(one, "the handler said so")
-            if random.random() < 0.2:
-                batch.commit()
-                self._nap(random.choice((0, SECOND // 100)))
-
-    def _end_badly(self, random: Random) -> None:
-        way = random.randrange(5)
-        if way == 0:
-            raise Throttled(random.choice((None, 0.05, 1.0)))
-        if way == 1:
-            self._nap(
-                round(self.process.schedule.plan.options["max_operation_time"] * 1.7 * SECOND)
-            )
-        elif way == 2:
-            self._nap(round(self.process.schedule.plan.options["max_operation_time"] * SECOND))
-        elif way == 3:
-            self.process.kill()
-            raise Killed
-        else:
-            raise BoomError("trouble")
-
-
-@dataclass
-class TaskQueue:
-    """Celery's queue of batches: it loses, repeats and reorders, and each worker may get a task."""
-
-    schedule: Schedule
-    random: Random
-    lost: float = 0.0
-    twice: float = 0.0
-    partly: float = 0.0
-    delay: int = 0
-    happened: dict[str, int] = field(default_factory=dict)
-
-    def tasks(self, batches: Sequence[Released]) -> list[str]:
-        """Publish the tasks of batches."""
-        for at, batch in enumerate(batches):
-            if at and self._happens("broken off", self.partly):
-                raise BrokerUnavailableError("the broker went away between two tasks")
-            if self._happens("task lost", self.lost):
-                continue
-            for _ in range(2 if self._happens("task twice", self.twice) else 1):
-                due = self.random.randint(0, self.delay)
-                self.schedule.world.after(due, self._delivery(batch.watcher, batch.id))
-        return [one.id for one in batches]
-
-    def _happens(self, what: str, rate: float) -> bool:
-        if rate and self.random.random() < rate:
-            self.happened[what] = self.happened.get(what, 0) + 1
-            return True
-        return False
-
-    def _delivery(self, watcher: str, id: str) -> Callable[[], None]:
-        def deliver() -> None:
-            workers = [
-                one for one in self.schedule.processes if one.alive and len(one.handling) < 2
-            ]
-            if workers:
-                self.random.choice(workers).work(watcher, id)
-            else:
-                self.schedule.world.after(SECOND // 50, deliver)
-
-        return deliver
-
-    def stop(self) -> None:
-        """Let everything work from now on."""
-        self.lost = self.twice = self.partly = 0.0
-
-
-@dataclass
-class Producer:
-    """Enqueues operations, one by one or many, and again when it was left in doubt."""
-
-    process: Process
-    number: int
-
-    def run(self) -> None:
-        """Enqueue what is left to be enqueued."""
-        world, left = self.process.schedule.world, self.process.schedule.to_send
-        random, actor = world.random, world.current
-        assert actor is not None
-        while left[self.number] > 0:
-            actor.sleep(random.randint(0, self.process.schedule.plan.pace))
-            if random.random() < 0.5:
-                self._one(random)
-            else:
-                self._many(random)
-
-    def _one(self, random: Random) -> None:
-        schedule = self.process.schedule
-        watcher, token, name = self._next(random)
-        own = random.random() < 0.5
-        options: dict[str, Any] = {"id": name} if own else {}
-        options |= self._attributes(random)
-        schedule.to_send[self.number] -= 1
-        for _ in range(3):
-            schedule.oracle.offered(token)
-            try:
-                watcher.enqueue(name, **options, batchable=random.random() < 0.9)
-            except EnqueueUncertainError as exc:
-                schedule.oracle.promised([token], "uncertain")
-                options["id"] = exc.id
-                if random.random() < 0.5:
-                    continue  # again, with its id
-            except (EnqueueError, TooExpensiveError) as exc:
-                schedule.oracle.promised([token], "refused")
-                self._check_trace(exc)
-            else:
-                schedule.oracle.promised([token], "accepted")
-            return
-
-    def _many(self, random: Random) -> None:
-        oracle = self.process.schedule.oracle
-        watcher = random.choice(list(self.process.watchers.values()))
-        left = self.process.schedule.to_send
-        n = min(left[self.number], random.randint(1, 8))
-        left[self.number] -= n
-        names = [self.process.schedule.new_name() for _ in range(n)]
-        tokens = [json.dumps(name).encode() for name in names]
-        for token in tokens:
-            oracle.offered(token)
-        own: dict[str, Any] = {"id": str} if random.random() < 0.5 else {}
-        pack = random.choice((1, 2, 500))
-        try:
-            watcher.enqueue_many(names, **self._attributes(random), **own, pack=pack)
-        except (EnqueueError, TooExpensiveError) as exc:
-            sent: int = exc.enqueued  # type: ignore[union-attr]
-            doubt = exc.uncertain if isinstance(exc, EnqueueUncertainError) else 0
-            oracle.promised(tokens[:sent], "accepted")
-            oracle.promised(tokens[sent : sent + doubt], "uncertain")
-            oracle.promised(tokens[sent + doubt :], "refused")
-            self._check_trace(exc)
-        else:
-            oracle.promised(tokens, "accepted")
-
-    def _check_trace(self, error: Exception) -> None:
-        # With the store away an admission may be left, until the audit voids it.
-        if isinstance(error, BrokerUnavailableError | BufferFullError | TooExpensiveError):
-            self.process.schedule.oracle.left_no_trace()
-
-    def _next(self, random: Random) -> tuple[Any, bytes, str]:
-        name = self.process.schedule.new_name()
-        watcher = random.choice(list(self.process.watchers.values()))
-        return watcher, json.dumps(name).encode(), name
-
-    def _attributes(self, random: Random) -> dict[str, Any]:
-        return {
-            "cost": random.choice(self.process.schedule.plan.costs),
-            "key": random.choice((None, None, "k", "l")),
-            "priority": random.choice(("high", "normal", "normal", "backfill")),
-        }

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from builders import read
 from celery_batcher import wire
 from celery_batcher.intakes.memory import MemoryLanes
-from celery_batcher.store.base import Counts, Refused, Released, Settlement
+from celery_batcher.store.base import Counts, Refused, Released
 
-from .pictures import HALVES, Picture, Seen
+from .claims import Claimed, Claims
+from .pictures import HALVES, Picture
 from .world import World
 
 UNTOUCHING = frozenset(
@@ -55,18 +55,6 @@ class Account:
 
 
 @dataclass(slots=True)
-class Claimed:
-    """A claim that took effect: the operations still in its batch, and whether it has ended."""
-
-    nonce: str
-    operations: list[tuple[bytes, int]]
-    at: int
-    until: int
-    commits: int = 0
-    ended: bool = False
-
-
-@dataclass(slots=True)
 class Running:
     """A handler that was given operations, and how it ended: "" while it runs."""
 
@@ -96,15 +84,10 @@ class Oracle:
     every: int = 1
     accounts: dict[bytes, Account] = field(default_factory=dict)
     messages: dict[str, list[bytes]] = field(default_factory=dict)
-    claims: dict[tuple[str, str], Claimed] = field(default_factory=dict)
     executions: dict[tuple[bytes, int], Running] = field(default_factory=dict)
     handled: Counter[bytes] = field(default_factory=Counter)
     starts: deque[tuple[int, int, int]] = field(default_factory=deque)
     capacities: list[tuple[int, int]] = field(default_factory=list)
-    settled: set[str] = field(default_factory=set)
-    taken_back: set[str] = field(default_factory=set)
-    closed_until: float = 0
-    paused_until: float = 0
     draining: bool = False
     done: int = 0
     happened: Counter[str] = field(default_factory=Counter)
@@ -114,6 +97,9 @@ class Oracle:
     _unchecked: int = 0
     _delayed: bool = False
     _waiting: bool = False
+
+    def __post_init__(self) -> None:
+        self.claims = Claims(self.world, self._finish, self.happened)
 
     # What producers promise
 
@@ -150,8 +136,7 @@ class Oracle:
         Args:
             halves: whether a batch of its watcher that fails is tried again in halves.
         """
-        claims = [claim for (id, _), claim in self.claims.items() if id == batch]
-        running = Running(batch, tokens, max(claims, key=lambda claim: claim.at), halves)
+        running = Running(batch, tokens, self.claims.last_of(batch), halves)
         if self.limited:
             self._count_start(running, cost)
         for at in tokens:
@@ -192,25 +177,14 @@ class Oracle:
                 f"{before.how}"
             )
 
-    def succeeded(self, batch: str) -> None:
-        """A task of this batch returned and says what it did."""
-        if batch not in self.settled:
-            self.world.fail(f"recorded: the task of {batch} succeeded, its outcomes are nowhere")
-
-    def expired(self, batch: str) -> None:
-        """A task was told that its claim had ended."""
-        if batch not in self.taken_back:
-            self.world.fail(
-                f"fence: the task of {batch} was told that its claim ended, and it had not"
-            )
-
     # What takes effect
 
     def saw(self, name: str, args: tuple[Any, ...], answer: Any) -> None:
         """A call took effect."""
-        watch = getattr(self, f"_saw_{name}", None)
-        if watch is not None:
-            watch(args, answer)
+        for book in (self, self.claims):
+            watch = getattr(book, f"saw_{name}", None)
+            if watch is not None:
+                watch(args, answer)
         if name in UNTOUCHING or (name in TAKING and not answer):
             return
         if name == "release" and isinstance(answer, Refused) and not self._delayed:
@@ -219,43 +193,23 @@ class Oracle:
         if self._unchecked >= self.every:
             self.check()
 
-    def _saw_publish(self, args: tuple[Any, ...], _: Any) -> None:
+    def saw_publish(self, args: tuple[Any, ...], _: Any) -> None:
         for message in args[0]:
             entries = wire.decode_entries(message.entries)
             self.messages[message.admission.id] = [one.payload for one in entries]
 
-    def _saw_claim(self, args: tuple[Any, ...], answer: Any) -> None:
-        id, nonce = args[:2]
-        if answer.state != "claimed":
-            return
-        operations = [(one.token, one.attempt) for one in _read(answer.blocks)]
-        known = self.claims.get((id, nonce))
-        if known is None:
-            for (other, _), claim in self.claims.items():
-                if other == id and not claim.ended:
-                    self.world.fail(f"one batch: {id} is claimed twice")
-            us, now = self.world.us, self.world.us // 1000
-            self.claims[id, nonce] = Claimed(nonce, operations, us, us + args[3] * 1000)
-            if now < max(self.closed_until, self.paused_until):
-                self.world.fail(f"gate: {id} starts while nothing may")
-        elif known.operations != operations:
-            self.world.fail(f"repeat: the claim of {id} was answered differently")
-
-    def _saw_configure(self, _: tuple[Any, ...], answer: Any) -> None:
+    def saw_configure(self, _: tuple[Any, ...], answer: Any) -> None:
         if self.limited:
             self.capacities.append((self.world.us, answer.limits[0].capacity))
 
-    def _saw_set_capacity(self, args: tuple[Any, ...], answer: Any) -> None:
+    def saw_set_capacity(self, args: tuple[Any, ...], answer: Any) -> None:
         if answer is not None:
             self.capacities.append((self.world.us, args[0][0]))
 
-    def _saw_pause(self, args: tuple[Any, ...], _: Any) -> None:
-        now, ms = self.world.us // 1000, args[0]
-        self.draining = self.draining and ms != 0
-        until = math.inf if ms == -1 else now + ms
-        self.paused_until = max(self.paused_until, until) if ms else 0
+    def saw_pause(self, args: tuple[Any, ...], _: Any) -> None:
+        self.draining = self.draining and args[0] != 0
 
-    def _saw_counts(self, _: Any, answer: Counts) -> None:
+    def saw_counts(self, _: Any, answer: Counts) -> None:
         """Whoever drains is told by this that nothing is left."""
         if self.draining and not answer.unfinished:
             self.happened["drains that ended"] += 1
@@ -264,60 +218,17 @@ class Oracle:
                 if account.promise == "accepted" and not ended:
                     self.world.fail(f"drain: nothing was left, but {_name(token)} had not ended")
 
-    def _saw_drain(self, _: tuple[Any, ...], __: Any) -> None:
+    def saw_drain(self, _: tuple[Any, ...], __: Any) -> None:
         self.draining = True
 
-    def _saw_shut(self, args: tuple[Any, ...], _: Any) -> None:
-        self.closed_until = max(self.closed_until, self.world.us // 1000 + args[0])
-
-    def _saw_throttle(self, _: tuple[Any, ...], answer: Any) -> None:
-        self.closed_until = max(self.closed_until, self.world.us // 1000 + answer)
-
-    def _saw_admit(self, args: tuple[Any, ...], _: Any) -> None:
+    def saw_admit(self, args: tuple[Any, ...], _: Any) -> None:
         self._admitted_by.setdefault(self.world.current, set()).update(one.id for one in args[0])
 
-    def _saw_stage(self, args: tuple[Any, ...], answer: Any) -> None:
+    def saw_stage(self, args: tuple[Any, ...], answer: Any) -> None:
         if answer.lost or self.every > 1:
             return
         for id in self.picture().admitted.intersection(one.id for one in args[1]):
             self.world.fail(f"books: the message {id} has arrived and is still expected")
-
-    def _saw_commit(self, args: tuple[Any, ...], answer: Any) -> None:
-        id, nonce, number, settlement = args
-        claim = self.claims.get((id, nonce))
-        if not answer or (claim is not None and number <= claim.commits):
-            return
-        if self._stands(id, claim):
-            claim.commits = number  # type: ignore[union-attr]
-            self._decide(claim, settlement)  # type: ignore[arg-type]
-
-    def _saw_settle(self, args: tuple[Any, ...], answer: Any) -> None:
-        id, nonce, settlement = args
-        claim = self.claims.get((id, nonce))
-        if not answer or (claim is not None and claim.ended and claim.operations == []):
-            return
-        if self._stands(id, claim):
-            self._decide(claim, settlement)  # type: ignore[arg-type]
-            claim.ended = True  # type: ignore[union-attr]
-            self.settled.add(id)
-
-    def _stands(self, id: str, claim: Claimed | None) -> bool:
-        if claim is None or claim.ended:
-            self.world.fail(f"fence: outcomes of {id} were taken of a claim that had ended")
-            return False
-        return True
-
-    def _decide(self, claim: Claimed, settlement: Settlement) -> None:
-        outcomes = settlement.outcomes
-        if len(outcomes) == 1:
-            outcomes *= len(claim.operations)
-        kept = []
-        for at, outcome in zip(claim.operations, outcomes, strict=True):
-            if outcome == "-":
-                kept.append(at)
-            elif outcome == "d":
-                self._finish(at[0])
-        claim.operations = kept
 
     def _finish(self, token: bytes) -> None:
         account = self.accounts[token]
@@ -326,45 +237,20 @@ class Oracle:
         if account.done > account.sends:
             self.world.fail(f"done once: {_name(token)} is done {account.done} times")
 
-    def _saw_expire(self, _: Any, answer: Any) -> None:
-        for taken in answer:
-            self.taken_back.add(taken.id)
-            for claim in self._end_claims(taken.id):
-                if claim.until > self.world.us + 1000:
-                    self.world.fail(f"deadline: {taken.id} was taken back before it")
-
-    def _saw_abandon(self, args: tuple[Any, ...], answer: Any) -> None:
-        id, owner = args[:2]
-        if answer is None:
-            return
-        self.taken_back.add(id)
-        self.happened["batches of killed processes given back at once"] += 1
-        for claim in self._end_claims(id):
-            if not claim.nonce.startswith(f"{owner}/"):
-                self.world.fail(f"deadline: {id} was taken back from {claim.nonce}, not {owner}")
-
-    def _end_claims(self, id: str) -> list[Claimed]:
-        ended = [
-            claim for (batch, _), claim in self.claims.items() if batch == id and not claim.ended
-        ]
-        for claim in ended:
-            claim.ended, claim.operations = True, [(b"taken back", 0)]
-        return ended
-
-    def _saw_dead(self, args: tuple[Any, ...], answer: Any) -> None:
+    def saw_dead(self, args: tuple[Any, ...], answer: Any) -> None:
         for letter in answer:
             token = wire.decode_entry(letter.entry)[0].payload
             self._letters[args[0], letter.number] = token
 
-    def _saw_redrive(self, args: tuple[Any, ...], _: Any) -> None:
+    def saw_redrive(self, args: tuple[Any, ...], _: Any) -> None:
         for number in args[1]:
             self.accounts[self._letters[args[0], number]].redriven = True
 
-    def _saw_purge(self, args: tuple[Any, ...], _: Any) -> None:
+    def saw_purge(self, args: tuple[Any, ...], _: Any) -> None:
         for number in args[1]:
             self.accounts[self._letters[args[0], number]].gone = True
 
-    def _saw_release(self, args: tuple[Any, ...], answer: Any) -> None:
+    def saw_release(self, args: tuple[Any, ...], answer: Any) -> None:
         """G5: what a batch takes of a queue comes before all that is left in it.
 
         Halves of what failed are before all queues, and in no order with what waits there.
@@ -468,19 +354,6 @@ class Oracle:
             fail(f"counters: {counts.done} were done, the handlers did {self.done}")
         if counts.dead != len(picture.dead):
             fail(f"counters: {counts.dead} are dead, the data say {len(picture.dead)}")
-
-
-def _read(blocks: bytes) -> list[Seen]:
-    read(blocks)  # checks that the blocks are well-formed
-    found: list[Seen] = []
-    at = 0
-    while at < len(blocks):
-        size = int.from_bytes(blocks[at + 12 : at + 16], "big")
-        for data in wire.split_entries(blocks[at + 32 : at + 32 + size]):
-            entry, _ = wire.decode_entry(data)
-            found.append(Seen(entry.payload, entry.attempt, entry.cost, 0, ("", 0, ""), None))
-        at += 32 + size
-    return found
 
 
 def _name(token: bytes) -> str:

@@ -20,10 +20,13 @@ from celery_batcher.publishers.memory import MemoryPublisher
 from celery_batcher.store.memory import MemoryServer, MemoryStore
 from celery_batcher.store.redis import RedisStore
 
-from .actors import ACTS, Linked, Process, Producer, TaskQueue
+from .actors import ACTS, Linked, Process
 from .faults import Faults, Line
 from .invariants import Oracle
 from .pictures import picture_of_memory, picture_of_redis
+from .plan import Plan
+from .producers import Producer
+from .tasks import TaskQueue
 from .world import SECOND, Actor, World, WorldClock
 
 
@@ -35,85 +38,6 @@ class BrokenError(AssertionError):
         self.seed = seed
         replay = f"make simulate SEED={seed} STORE={store}"
         super().__init__("\n".join([*steps, f"broken: {broken}", f"replay: {replay}"]))
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a fleet is like, drawn from the seed."""
-
-    capacity: int | None
-    window: float
-    options: dict[str, Any]
-    watchers: dict[str, dict[str, Any]]
-    costs: tuple[int, ...]
-    processes: int
-    producers: int
-    operations: int
-    pace: int
-    troubled_us: int
-    decides: float
-    troubles: float
-    soft_limits: bool
-    hands_back: float
-    poisoned: frozenset[str]
-
-    @classmethod
-    def drawn(cls, random: Random) -> Plan:
-        capacity = random.choice((None, 5, 20, 100))
-        dear = random.choice((1, 2, capacity or 5))
-        operations = random.randint(3, 40)
-        poison = random.choice((0.0, 0.0, 0.05))
-        return cls(
-            capacity=capacity,
-            window=random.choice((0.5, 1.0)),
-            options=_options(random),
-            watchers={name: _watcher(random) for name in ("v", "w")[: random.choice((1, 1, 2))]},
-            costs=(0, 1, 1, dear),
-            processes=random.randint(1, 3),
-            producers=random.randint(1, 3),
-            operations=operations,
-            pace=random.choice((SECOND // 100, SECOND // 4)),
-            troubled_us=random.randint(2, 6) * SECOND,
-            decides=random.choice((0.0, 0.5)),
-            troubles=random.choice((0.0, 0.2, 0.5)),
-            soft_limits=random.random() < 0.5,
-            hands_back=random.choice((0.0, 0.9)),
-            poisoned=frozenset(f"op{n}" for n in range(operations) if random.random() < poison),
-        )
-
-
-def _options(random: Random) -> dict[str, Any]:
-    return {
-        "flush_interval": random.choice((0.05, 0.1, 0.25)),
-        "capacity_interval": 1.0,
-        "audit_interval": random.choice((0.5, 2.0)),
-        "beat_interval": random.choice((1, 2)),
-        "flush_mode": random.choice(("turn", "turn", "turn", "tick")),
-        "max_operation_time": random.choice((0.5, 2.0)),
-        "claim_grace": random.choice((0.2, 1.0)),
-        "start_grace": random.choice((0.01, 0.05)),
-        "pause_time": 0.5,
-        "buffer_size": random.choice((5, 1000)),
-        "intake_limit": random.choice((None, 4)),
-        "error_on_full_buffer": random.random() < 0.3,
-        "enqueue_timeout": random.choice((0.3, 2.0)),
-        "max_concurrent_batches": random.choice((None, None, 3)),
-        "max_open_batches": random.choice((2, 256)),
-        "emit_batch": False,
-        "dead_letter_retention": 1_000_000.0,
-    }
-
-
-def _watcher(random: Random) -> dict[str, Any]:
-    return {
-        "max_batch_size": random.choice((1, 3, 500)),
-        "max_attempts": random.choice((1, 3, 5)),
-        "bisect": random.random() < 0.5,
-        "max_concurrent_batches": random.choice((None, None, 1)),
-        "batch_by_key": random.random() < 0.2,
-        "retry_backoff": random.choice((False, False, 1)),
-        "retry_backoff_max": 2,
-    }
 
 
 @dataclass(frozen=True)
