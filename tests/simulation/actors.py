@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
 
-from celery_batcher import Batch, Batcher, ProvisionedResource
+from celery_batcher import Batch, Batcher
 from celery_batcher.duties import Duties
 from celery_batcher.errors import BatcherError, ClaimExpiredError
 from celery_batcher.flusher import Flusher, TurnLostError
@@ -48,10 +48,7 @@ class SimulatedBatcher(Batcher):
 
     def __init__(self, process: Process, **options: Any) -> None:
         plan = process.schedule.plan
-        limiter = None
-        capacity = process.schedule.capacity
-        if capacity is not None:
-            limiter = ProvisionedResource(capacity, name="r", window=plan.window)
+        limiter = None if plan.provision is None else plan.provision.resource()
         super().__init__(
             "b", app=APP, rate_limiter=limiter, clock=process.schedule.clock, **options
         )
@@ -199,11 +196,21 @@ class Process:
             "resume": self.batcher.resume,
             "flush": self.batcher.flush,
             "leave": self.batcher.leave,
-            "capacity": lambda: self.batcher.set_capacities([self.schedule.capacity or 0]),
+            "capacity": lambda: self.batcher.set_capacities(self.schedule.figures),
+            "lease": self._lease,
             "redrive": lambda: [one.dead_letters.redrive() for one in self.watchers.values()],
             "purge": lambda: [one.dead_letters.purge() for one in self.watchers.values()],
         }
         self.spawn(act, self._quietly(acts[act]))
+
+    def _lease(self) -> None:
+        """Lease some partitions, if this process may."""
+        schedule, provision = self.schedule, self.schedule.plan.provision
+        assert provision is not None
+        right = schedule.store.limiter(self.name, 300, "the fleet")
+        if right.term:
+            leases = provision.leases(schedule.world.random, right.now_ms)
+            schedule.store.lease(right.term, leases)
 
     def hand_back(self, batch: str, of: Process) -> None:
         """The parent of a killed child gives its batch back at once."""

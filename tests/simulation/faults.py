@@ -33,7 +33,7 @@ OFTEN, VERY_OFTEN = (0.003, 0.01, 0.03), (0.01, 0.03, 0.08)
 ACTS = (
     *("admit", "publish", "repeat", "withdraw", "adopt", "take", "stage", "acknowledge", "forget"),
     *("release", "tasks", "published", "offer", "claim", "renew", "commit", "settle", "expire"),
-    *("probe", "throttle", "take_turn", "leave_turn", "close"),
+    *("probe", "throttle", "take_turn", "leave_turn", "close", "charge", "set_capacity", "lease"),
 )
 FOCUSED = 6
 """Half of the schedules look at one act: its calls have this many times the faults."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from celery_batcher import Batch, Throttled
+from celery_batcher.costs import costs_of
+from celery_batcher.errors import StoreUnavailableError
+from celery_batcher.store.base import Charge
 
 from .world import SECOND, Killed
 
@@ -17,6 +22,30 @@ if TYPE_CHECKING:
 
 class BoomError(Exception):
     """What handlers raise."""
+
+
+@dataclass
+class Meter:
+    """What a batch really costs, as its handler says it: more or less than the estimate."""
+
+    store: Any
+    batch: str
+    nonce: str
+    costs: Sequence[int]
+    charged: int = 0
+
+    def charge(self, random: Random) -> None:
+        """Say it some times, each time what is new; once more when the answer did not come."""
+        left = list(self.costs)
+        for _ in range(random.choice((1, 1, 3))):
+            differences = [random.choice((-one, -(one // 2), 0, 1, one)) for one in left]
+            left = [one + more for one, more in zip(left, differences, strict=True)]
+            self.charged += 1
+            charge = Charge(tuple(differences))
+            for _ in range(2):
+                with suppress(StoreUnavailableError):
+                    self.store.charge(self.batch, self.nonce, self.charged, charge)
+                    break
 
 
 @dataclass
@@ -31,7 +60,9 @@ class Handling:
         batch, schedule = self.batch, self.process.schedule
         tokens = [(json.dumps(one.payload).encode(), one.attempt) for one in batch]
         halves = self.process.watchers[batch.watcher].retry_policy.bisect
-        execution = schedule.oracle.started(batch.id, batch.cost, tokens, halves)
+        costs = costs_of(batch.cost, self.process.batcher.dimensions)
+        execution = schedule.oracle.started(batch.id, costs, tokens, halves)
+        self._meter = Meter(schedule.store, batch.id, execution.claim.nonce, costs)
         schedule.world.note("handler", f"{batch.id} {[(t.decode(), n) for t, n in tokens]}")
         try:
             self._behave(schedule.world.random)
@@ -53,6 +84,8 @@ class Handling:
         if schedule.calm:
             return
         self._nap(random.choice((0, 0, SECOND // 1000, SECOND // 10)))
+        if random.random() < schedule.plan.charges:
+            self._meter.charge(random)
         if random.random() < schedule.plan.decides:
             self._decide(random)
         way = random.random()

@@ -6,9 +6,8 @@ its own and compares them with what the store has.
 
 from __future__ import annotations
 
-import math
-from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +15,7 @@ from celery_batcher import wire
 from celery_batcher.intakes.memory import MemoryLanes
 from celery_batcher.store.base import Counts, Refused, Released
 
+from .capacity import Capacity
 from .claims import Claimed, Claims
 from .pictures import HALVES, Picture
 from .world import World
@@ -70,15 +70,13 @@ class Oracle:
     """Books of one schedule.
 
     Args:
-        limited: whether there is a capacity.
-        window_us: the window in which it is measured.
+        capacity: books of the resource.
         picture: reads the store.
         every: how many effects lie between two pictures.
     """
 
     world: World
-    limited: bool
-    window_us: int
+    capacity: Capacity
     picture: Callable[[], Picture]
     lanes: MemoryLanes
     every: int = 1
@@ -86,8 +84,6 @@ class Oracle:
     messages: dict[str, list[bytes]] = field(default_factory=dict)
     executions: dict[tuple[bytes, int], Running] = field(default_factory=dict)
     handled: Counter[bytes] = field(default_factory=Counter)
-    starts: deque[tuple[int, int, int]] = field(default_factory=deque)
-    capacities: list[tuple[int, int]] = field(default_factory=list)
     draining: bool = False
     done: int = 0
     happened: Counter[str] = field(default_factory=Counter)
@@ -100,6 +96,7 @@ class Oracle:
 
     def __post_init__(self) -> None:
         self.claims = Claims(self.world, self._finish, self.happened)
+        self.capacity.happened = self.happened
 
     # What producers promise
 
@@ -129,32 +126,21 @@ class Oracle:
     # What handlers do
 
     def started(
-        self, batch: str, cost: int, tokens: list[tuple[bytes, int]], halves: bool
+        self, batch: str, costs: Sequence[int], tokens: list[tuple[bytes, int]], halves: bool
     ) -> Running:
         """A handler starts now: is there capacity for it, and may these attempts be made?
 
         Args:
+            costs: by dimension.
             halves: whether a batch of its watcher that fails is tried again in halves.
         """
         running = Running(batch, tokens, self.claims.last_of(batch), halves)
-        if self.limited:
-            self._count_start(running, cost)
+        self.capacity.started(batch, costs)
         for at in tokens:
             self._check_attempt(at, running)
             self.executions[at] = running
             self.handled[at[0]] += 1
         return running
-
-    def _count_start(self, running: Running, cost: int) -> None:
-        """G3. A window is measured against the capacity in force at its last claim."""
-        starts, now = self.starts, self.world.us
-        starts.append((now, cost, running.claim.at))
-        while starts[0][0] <= now - self.window_us:
-            starts.popleft()
-        total, last = sum(cost for _, cost, _ in starts), max(at for _, _, at in starts)
-        capacity = next(capacity for since, capacity in reversed(self.capacities) if since <= last)
-        if total > capacity:
-            self.world.fail(f"window: {total} started in one, the capacity is {capacity}")
 
     def _check_attempt(self, at: tuple[bytes, int], running: Running) -> None:
         token, attempt = at
@@ -185,6 +171,7 @@ class Oracle:
             watch = getattr(book, f"saw_{name}", None)
             if watch is not None:
                 watch(args, answer)
+        self.capacity.saw(name, args, answer)
         if name in UNTOUCHING or (name in TAKING and not answer):
             return
         if name == "release" and isinstance(answer, Refused) and not self._delayed:
@@ -197,14 +184,6 @@ class Oracle:
         for message in args[0]:
             entries = wire.decode_entries(message.entries)
             self.messages[message.admission.id] = [one.payload for one in entries]
-
-    def saw_configure(self, _: tuple[Any, ...], answer: Any) -> None:
-        if self.limited:
-            self.capacities.append((self.world.us, answer.limits[0].capacity))
-
-    def saw_set_capacity(self, args: tuple[Any, ...], answer: Any) -> None:
-        if answer is not None:
-            self.capacities.append((self.world.us, args[0][0]))
 
     def saw_pause(self, args: tuple[Any, ...], _: Any) -> None:
         self.draining = self.draining and args[0] != 0
@@ -278,8 +257,7 @@ class Oracle:
             return
         picture = self.picture()
         ahead = {one.watcher for one in picture.batches.values()}
-        most = self.capacities[-1][1] if self.limited else math.inf
-        dear = {one.queue[0] for one in picture.waiting if one.cost > most}
+        dear = {one.queue[0] for one in picture.waiting if not self.capacity.affords(one.costs)}
         for one in picture.waiting:
             if one.queue[0] not in ahead | dear:
                 self.world.fail(f"forgotten: {_name(one.token)} waits, and nothing is released")
@@ -291,6 +269,7 @@ class Oracle:
         picture = self.picture()
         self._unchecked, self._delayed = 0, bool(picture.delayed)
         self._waiting = self.every > 1 or bool(picture.waiting)
+        self.capacity.check()
         for drift in picture.wrong:
             self.world.fail(f"counters: {drift}")
         places: dict[bytes, str] = {}
@@ -342,12 +321,11 @@ class Oracle:
             "needs_capacity": counts.unsettled_cost,
             "buffered": counts.buffered,
             "batches": counts.open_batches + counts.running_batches,
-            "held": counts.held,
             "batches in the ledger": len(picture.batches),
             "messages expected": len(picture.admitted),
             "travelling": len(self._travelling()),
         }
-        for name, number in numbers.items():
+        for name, number in (numbers | self.capacity.leftovers()).items():
             if number:
                 fail(f"leftovers: {name} is {number} in the end")
         if counts.done != self.done:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from celery_batcher import wire
 from celery_batcher.store.memory import MemoryServer
-from celery_batcher.store.memory_state import BatcherState, ResourceState
+from celery_batcher.store.memory_state import BatcherState
 from celery_batcher.store.redis import RedisStore
 
 HALVES = "s"
@@ -25,6 +25,7 @@ class Seen(NamedTuple):
     sequence: int
     queue: tuple[str, int | str, str]
     registered: str | None
+    costs: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -68,11 +69,18 @@ class Picture:
         else:
             self.wrong.append(f"{name} is {stored}, the data say {data}")
 
+    def expect_costs(self, id: str, stored: Sequence[int]) -> None:
+        """Note what an unclaimed batch holds, if it is not what its operations cost."""
+        data = [0] * len(stored)
+        for one in self.batches[id].operations:
+            for at, cost in enumerate(one.costs[: len(data)]):
+                data[at] += cost
+        self.expect(f"what {id} holds", list(stored), data)
+
 
 def picture_of_memory(server: MemoryServer, key: tuple[str, str]) -> Picture:
-    """What a memory store keeps of one batcher that has the resource for itself."""
-    state, resource = server.batchers[key], server.resources[key[0]]
-    picture = Picture()
+    """What a memory store keeps of one batcher."""
+    state, picture = server.batchers[key], Picture()
     for name, watcher in state.watchers.items():
         waiting, costs, priorities = 0, 0, [0, 0, 0]
         for (priority, _), queue in watcher.queues.items():
@@ -95,7 +103,7 @@ def picture_of_memory(server: MemoryServer, key: tuple[str, str]) -> Picture:
         operations = [_in_memory(batch.watcher, one) for one in batch.entries]
         claimed = batch.nonce is not None
         picture.batches[id] = Ledgered(batch.watcher, claimed, batch.cost, operations)
-    _check_memory(picture, state, resource)
+    _check_memory(picture, state)
     return picture
 
 
@@ -103,20 +111,21 @@ def _in_memory(watcher: str, one: Any) -> Seen:
     entry = one.entry
     queue = (watcher, entry.priority, entry.key or "")
     registered = entry.id if entry.registered else None
-    return Seen(entry.payload, entry.attempt, entry.cost, one.sequence, queue, registered)
+    return Seen(
+        entry.payload, entry.attempt, entry.cost, one.sequence, queue, registered, entry.costs
+    )
 
 
 def _letter(watcher: str, data: bytes, sequence: int = 0) -> Seen:
     entry, _ = wire.decode_entry(data)
     queue = (watcher, entry.priority, entry.key or "")
     registered = entry.id if entry.registered else None
-    return Seen(entry.payload, entry.attempt, entry.cost, sequence, queue, registered)
+    return Seen(entry.payload, entry.attempt, entry.cost, sequence, queue, registered, entry.costs)
 
 
-def _check_memory(picture: Picture, state: BatcherState, resource: ResourceState) -> None:
+def _check_memory(picture: Picture, state: BatcherState) -> None:
     rows: defaultdict[str, Counter[str]] = defaultdict(Counter)
     unclaimed: set[str] = set()
-    held = 0
     for id, batch in state.batches.items():
         row = rows[batch.watcher]
         picture.expect(f"cost of {id}", batch.cost, sum(one.entry.cost for one in batch.entries))
@@ -124,7 +133,7 @@ def _check_memory(picture: Picture, state: BatcherState, resource: ResourceState
             unclaimed.add(id)
             row["open"] += 1
             row["open_cost"] += batch.cost
-            held += batch.cost if batch.limited else 0
+            picture.expect_costs(id, batch.costs)
         else:
             row["claimed"] += 1
     for one, _ in state.admitted.values():
@@ -133,15 +142,12 @@ def _check_memory(picture: Picture, state: BatcherState, resource: ResourceState
         for counter in ("open", "open_cost", "claimed", "admitted"):
             picture.expect(f"{name}.{counter}", getattr(watcher, counter), rows[name][counter])
     picture.expect("offers", state.offers.keys(), unclaimed)
-    picture.expect("resource.open", resource.open[1], held)
-    for limit in resource.limits:
-        picture.expect("resource.held", limit.held, sum(limit.ends.values()))
     picture.expect("ids", state.ids, {one.registered for _, one in picture.live()} - {None})
     picture.admitted = set(state.admitted)
 
 
 def picture_of_redis(store: RedisStore) -> Picture:
-    """What a Redis store keeps of one batcher that has the resource for itself."""
+    """What a Redis store keeps of one batcher."""
     return _RedisReader(store).read()
 
 
@@ -150,13 +156,12 @@ class _RedisReader:
 
     def __init__(self, store: RedisStore) -> None:
         self._client, self._base = store.client, store.keys.base
-        self._shared = store.keys.fixed[:3]
 
     def read(self) -> Picture:
         """Build the picture and check its counters."""
         self.data = self._load()
         picture = self.picture = Picture()
-        for name in (*self.data, *self._shared):
+        for name in self.data:
             self._place(name)
         self._check_batches()
         self._check_counters()
@@ -174,14 +179,10 @@ class _RedisReader:
             "set": pipeline.smembers,
             "zset": lambda key: pipeline.zrange(key, 0, -1, withscores=True),
         }
-        shared = list(zip(self._shared, ("hash", "zset", "hash"), strict=True))
-        for name, kind in shared + [(name, _kind(name[len(self._base) :])) for name in names]:
-            readers[kind](name)
+        for name in names:
+            readers[_kind(name[len(self._base) :])](name)
         found = pipeline.execute()
-        self.res, self.ends, self.costs = found[:3]
-        return {
-            name[len(self._base) :]: value for name, value in zip(names, found[3:], strict=True)
-        }
+        return {name[len(self._base) :]: value for name, value in zip(names, found, strict=True)}
 
     def _place(self, name: str) -> None:
         picture, value = self.picture, self.data.get(name)
@@ -207,12 +208,17 @@ class _RedisReader:
                 reason = int.from_bytes(row[16:20], "big")
                 picture.dead.append(_letter(rest, row[20 + reason :]))
         elif kind == "batch":
-            batch = {field.decode(): one.decode() for field, one in value.items()}
-            operations = _opened(batch["watcher"], self.data.get(f"blocks:{rest}", []))
-            claimed = batch["state"] == "claimed"
-            cost = int(batch["cost"])
-            picture.batches[rest] = Ledgered(batch["watcher"], claimed, cost, operations)
-            picture.expect(f"size of {rest}", int(batch["n"]), len(operations))
+            self._place_batch(rest, {field.decode(): one.decode() for field, one in value.items()})
+
+    def _place_batch(self, id: str, batch: dict[str, str]) -> None:
+        picture = self.picture
+        operations = _opened(batch["watcher"], self.data.get(f"blocks:{id}", []))
+        claimed = batch["state"] == "claimed"
+        picture.batches[id] = Ledgered(batch["watcher"], claimed, int(batch["cost"]), operations)
+        picture.expect(f"size of {id}", int(batch["n"]), len(operations))
+        if not claimed:
+            costs = batch.get("costs", batch["cost"])
+            picture.expect_costs(id, [int(one) for one in costs.split()])
 
     def _check_batches(self) -> None:
         picture = self.picture
@@ -249,7 +255,6 @@ class _RedisReader:
         for name in self.data:
             if name.startswith("w:"):
                 self._compare(f"{name}.", name, rows[name[2:]])
-        self._check_holds(meta["open_cost"])
 
     def _compare(self, prefix: str, key: str, counted: Counter[str]) -> None:
         stored = self.data.get(key, {})
@@ -257,14 +262,6 @@ class _RedisReader:
         for name in names:
             value = int(stored.get(name.encode(), 0))
             self.picture.expect(prefix + name, value, counted[name])
-
-    def _check_holds(self, open_cost: int) -> None:
-        picture = self.picture
-        if b"capacity" in self.res:
-            picture.expect("resource.open", int(self.res.get(b"open", 0)), open_cost)
-        held = sum(int(cost) for cost in self.costs.values())
-        picture.expect("resource.held", int(self.res.get(b"held", 0)), held)
-        picture.expect("ends", {end for end, _ in self.ends}, set(self.costs))
 
 
 _META = [

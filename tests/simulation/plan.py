@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
+from celery_batcher.costs import Cost
+from celery_batcher.store.base import Limits
+
+from .resources import Provision
 from .world import SECOND
 
 
@@ -13,11 +17,13 @@ from .world import SECOND
 class Plan:
     """A fleet, drawn from a seed."""
 
-    capacity: int | None
-    window: float
+    provision: Provision | None
+    neighbour: bool
+    weight: int
+    charges: float
     options: dict[str, Any]
     watchers: dict[str, dict[str, Any]]
-    costs: tuple[int, ...]
+    costs: tuple[Cost, ...]
     processes: int
     producers: int
     operations: int
@@ -31,16 +37,17 @@ class Plan:
 
     @classmethod
     def drawn(cls, random: Random) -> Plan:
-        capacity = random.choice((None, 5, 20, 100))
-        dear = random.choice((1, 2, capacity or 5))
+        provision = Provision.drawn(random)
         operations = random.randint(3, 40)
         poison = random.choice((0.0, 0.0, 0.05))
         return cls(
-            capacity=capacity,
-            window=random.choice((0.5, 1.0)),
+            provision=provision,
+            neighbour=provision is not None and random.random() < 0.4,
+            weight=random.choice((1, 3)),
+            charges=random.choice((0.0, 0.9)),
             options=_options(random),
             watchers={name: _watcher(random) for name in ("v", "w")[: random.choice((1, 1, 2))]},
-            costs=(0, 1, 1, dear),
+            costs=(0, 1, 1, 5) if provision is None else provision.costs(random),
             processes=random.randint(1, 3),
             producers=random.randint(1, 3),
             operations=operations,
@@ -51,6 +58,25 @@ class Plan:
             soft_limits=random.random() < 0.5,
             hands_back=random.choice((0.0, 0.9)),
             poisoned=frozenset(f"op{n}" for n in range(operations) if random.random() < poison),
+        )
+
+    def limits(self) -> Limits:
+        """What a batcher of the fleet tells the store of the resource."""
+        provision, options = self.provision, self.options
+        limits = Limits(
+            grace_ms=round(options["start_grace"] * 1000),
+            flush_ms=round(options["flush_interval"] * 1000),
+        )
+        if provision is None:
+            return limits
+        resource = provision.resource()
+        first, *others = resource.limits()
+        return replace(
+            limits,
+            capacity=first.capacity,
+            window_ms=first.window_ms,
+            others=tuple(others),
+            resource=resource.options(),
         )
 
 
@@ -72,6 +98,8 @@ def _options(random: Random) -> dict[str, Any]:
         "max_concurrent_batches": random.choice((None, None, 3)),
         "max_open_batches": random.choice((2, 256)),
         "emit_batch": False,
+        "weight": random.choice((1, 2)),
+        "floor": random.choice((0.0, 0.5)),
         "dead_letter_retention": 1_000_000.0,
     }
 

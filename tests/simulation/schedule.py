@@ -17,15 +17,15 @@ from celery_batcher.errors import BrokerUnavailableError, StoreUnavailableError
 from celery_batcher.intakes.memory import MemoryIntake, MemoryLanes
 from celery_batcher.operation import new_id
 from celery_batcher.publishers.memory import MemoryPublisher
-from celery_batcher.store.memory import MemoryServer, MemoryStore
-from celery_batcher.store.redis import RedisStore
 
 from .actors import ACTS, Linked, Process
+from .capacity import Capacity
 from .faults import Faults, Line
 from .invariants import Oracle
-from .pictures import picture_of_memory, picture_of_redis
+from .neighbour import Neighbour
 from .plan import Plan
 from .producers import Producer
+from .stores import Stores
 from .tasks import TaskQueue
 from .world import SECOND, Actor, World, WorldClock
 
@@ -69,7 +69,8 @@ class Schedule:
     client: Any = None
     processes: list[Process] = field(default_factory=list)
     producers: list[Process] = field(default_factory=list)
-    owners: dict[Actor, Process] = field(default_factory=dict)
+    neighbour: Neighbour | None = None
+    owners: dict[Actor, Process | Neighbour] = field(default_factory=dict)
     to_send: list[int] = field(default_factory=list)
     kills: int = 0
     calm: bool = False
@@ -80,21 +81,22 @@ class Schedule:
         self.random = Random(f"plan {self.seed}")
         self.plan = Plan.drawn(self.random)
         self.faults = Faults.drawn(self.random)
-        self.capacity = self.plan.capacity
+        self.limits = self.plan.limits()
+        self.figures = [one.capacity for one in self.limits.all]
         self.lanes = MemoryLanes()
         self._names, self._batches, self._fleet = count(), count(1), count(1)
-        store, picture = self._store()
+        stores = self._stores = Stores(self.seed, self.clock, self.client)
         self.oracle = Oracle(
             self.world,
-            self.plan.capacity is not None,
-            round(self.plan.window * SECOND),
-            picture,
+            Capacity(self.world, self.limits, lambda: stores.holds(self.limits)),
+            lambda: stores.picture_of("b"),
             self.lanes,
             every=1 if self.client is None else 5,
         )
-        self.store = self._line(store, StoreUnavailableError)
+        self.store = self._line(stores.open("b"), StoreUnavailableError)
         publisher = self._line(MemoryPublisher(self.lanes, "b"), BrokerUnavailableError)
         self.linked = Linked(self.store, publisher, self._intake)
+        self._theirs = self._line(stores.open("c"), StoreUnavailableError, self.oracle.capacity.saw)
         queue = TaskQueue(self, self.world.random, *self._mishaps())
         self.queue, self.tasks = queue, self._line(queue, BrokerUnavailableError)
 
@@ -107,19 +109,8 @@ class Schedule:
             draw((0, SECOND // 20, 2 * SECOND)),
         )
 
-    def _store(self) -> tuple[Any, Callable[[], Any]]:
-        if self.client is None:
-            server = MemoryServer(self.clock)
-            store = MemoryStore(server, batcher="b", resource="r")
-            return store, lambda: picture_of_memory(server, ("r", "b"))
-        prefix = f"sim{self.seed}:"
-        redis = RedisStore(
-            self.client, url="redis://", batcher="b", resource="r", prefix=prefix, clock=self.clock
-        )
-        return redis, lambda: picture_of_redis(redis)
-
-    def _line(self, real: Any, error: type[Exception]) -> Any:
-        return Line(self.world, self.faults, real, error, self._kill, self.oracle.saw)
+    def _line(self, real: Any, error: type[Exception], seen: Any = None) -> Any:
+        return Line(self.world, self.faults, real, error, self._kill, seen or self.oracle.saw)
 
     def _intake(self) -> Any:
         return self._line(MemoryIntake(self.lanes, "b"), BrokerUnavailableError)
@@ -154,20 +145,18 @@ class Schedule:
                 kills = self.kills
                 for process in (*self.processes, *self.producers):
                     process.kill()
+                if self.neighbour is not None:
+                    self.neighbour.kill()
                 self.kills = kills
                 self.world.run_until(self.world.us)
-                self._tidy()
+                self._stores.tidy()
         return self._result()
-
-    def _tidy(self) -> None:
-        if self.client is not None:
-            for key in self.client.keys(f"sim{self.seed}:*"):
-                self.client.delete(key)
 
     def _troubled(self) -> None:
         plan, world = self.plan, self.world
         for _ in range(plan.processes):
             self._hire()
+        self._move_in()
         share = -(-plan.operations // plan.producers)
         self.to_send = [share] * plan.producers
         for number in range(plan.producers):
@@ -186,8 +175,7 @@ class Schedule:
     def _run(self, until: int) -> None:
         self.world.run_until(until)
         if self.world.failure:
-            store = "memory" if self.client is None else "redis"
-            raise BrokenError(self.world.failure, self.seed, store, self.world.told())
+            raise BrokenError(self.world.failure, self.seed, self._stores.name, self.world.told())
 
     def died(self, process: Process) -> None:
         """A process was killed: its batches come back when their claims end, or before.
@@ -208,10 +196,17 @@ class Schedule:
             self.processes = [one for one in self.processes if one.alive]
             self.processes.append(Process(self, f"process{next(self._fleet)}"))
 
+    def _move_in(self) -> None:
+        """A neighbour starts in place of one that was killed."""
+        if self.plan.neighbour and (self.neighbour is None or not self.neighbour.alive):
+            self.neighbour = Neighbour(self, self._theirs)
+
     def _beat(self) -> None:
         """Beat ticks: on time, late, twice, or not at all."""
         random, beat = self.world.random, self.plan.options["beat_interval"] * SECOND
         self._hire()
+        if not self.calm:
+            self._move_in()
         times = 1 if self.calm else random.choice((0, 1, 1, 1, 1, 2))
         for _ in range(times):
             late = 0 if self.calm or random.random() < 0.7 else random.randint(0, 2 * beat)
@@ -226,18 +221,31 @@ class Schedule:
         random = self.world.random
         if self.calm:
             return
-        act = random.choice((*ACTS, "capacity", *["tick"] * 6, "kill"))
+        leases = self.limits.resource.factor is not None
+        act = random.choice((*ACTS, *["lease"] * 6 * leases, *["tick"] * 6, "kill", "evict"))
         process = self._any_process()
         if act == "kill":
             process.kill()
+        elif act == "evict":
+            if self.neighbour is not None:
+                self.neighbour.kill()
+        elif act == "capacity":
+            self._change_capacity()
         else:
-            if act == "capacity" and self.plan.capacity is not None:
-                self.capacity = random.choice((self.plan.capacity, 1 + self.plan.capacity // 2))
             process.operate(act)
         if act.startswith(("pause", "drain")):
             most = SECOND if act == "drain" else SECOND // 2
             self.world.after(random.randint(0, most), lambda: self._tick("resume"))
         self.world.after(random.randint(0, SECOND // 2), self._operate)
+
+    def _change_capacity(self) -> None:
+        """An operator sets the capacities, and what is 0 not for long."""
+        provision = self.plan.provision
+        if provision is not None and not self.calm:
+            self.figures = provision.figures(self.world.random)
+            self._tick("capacity")
+            if 0 in self.figures:
+                self.world.after(self.world.random.randint(0, SECOND), self._change_capacity)
 
     def _calm_down(self) -> None:
         """No more faults: everything must end."""
@@ -245,7 +253,9 @@ class Schedule:
         self.queue.stop()
         self._wait_for_producers()
         self.calm = True
+        self._move_in()
         self._finish()
+        self._let_windows_pass()
 
     def _wait_for_producers(self) -> None:
         for _ in range(100):
@@ -274,13 +284,30 @@ class Schedule:
             else:
                 self.world.fail(f"every operation ends: {now} did not")
             before = now
-        self._run(self.world.us + round(1.1 * self.plan.window * SECOND))
+
+    def _let_windows_pass(self) -> None:
+        """Holds end, and debts are paid: they hold once more."""
+        longest = max((one.window_ms for one in self.limits.all), default=0) * 1000
+        patience = round((2.2 * self.plan.options["beat_interval"]) * SECOND)
+        for _ in range(5):
+            self._let_work()
+            self.world.us += longest
+            self._run(self.world.us + patience)
+            if not any(self.oracle.capacity.leftovers().values()):
+                return
 
     def _let_work(self) -> None:
         """Undo what operators did, also what takes effect only now."""
         self.store.pause(0)
-        if self.plan.capacity is not None:
-            self.store.set_capacity([100 * self.plan.capacity])
+        provision = self.plan.provision
+        if provision is None:
+            return
+        figures = [100 * one.capacity for one in provision.resource().limits()]
+        if [one.limit.capacity for one in self.store.counts().limits] != figures:
+            self.store.set_capacity(figures)
+        right = self.store.limiter("calm", 1000, "the fleet")
+        if provision.factor is not None and right.term:
+            self.store.lease(right.term, provision.all_leases(right.now_ms))
 
     def _any_process(self) -> Process:
         self._hire()
@@ -304,8 +331,10 @@ class Schedule:
     def _state(self) -> tuple[int, int, int]:
         """What has ended, and what has not."""
         picture = self.oracle.check()
-        busy = sum(one.alive and not one.name.endswith("turn") for one in self.owners)
+        busy = sum(one.alive and not one.name.endswith(("turn", "turns")) for one in self.owners)
         left = self.oracle.unfinished(picture) + self.faults.outstanding + busy
+        if self.neighbour is not None:
+            left += self.neighbour.counts().unfinished
         return self.oracle.done, left, len(picture.admitted)
 
     def _check_end(self) -> None:
