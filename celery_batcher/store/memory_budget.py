@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from .base import Limits, Refused
 from .memory_holds import LimitNow, exceeds_capacity, free, wait_for
-from .memory_sharing import Standing, most_of, need_before, note_need
+from .memory_sharing import Standing, greatest_need, most_of, need_before, note_need
 from .memory_state import Act, WatcherState
 
 Budget = list[float]
@@ -52,7 +52,8 @@ def allow(
     if exceeds_capacity(costs, limits):
         return Refused("later", -1)
     others = need_before(act, standing, limits[-1].dimension)
-    _earn(act, costs, others, limits, flush_ms)
+    greatest = greatest_need(act, standing, limits[-1].dimension)
+    _earn(act, costs, others, greatest, limits, flush_ms)
     budget = [math.inf] * limits[-1].dimension
     for limit in limits:
         share = _share_of(act, limit, watcher)
@@ -71,12 +72,18 @@ def allow(
 
 
 def _earn(
-    act: Act, costs: Sequence[int], others: Sequence[int], limits: list[LimitNow], flush_ms: int
+    act: Act,
+    costs: Sequence[int],
+    others: Sequence[int],
+    greatest: Sequence[int],
+    limits: list[LimitNow],
+    flush_ms: int,
 ) -> None:
     """Earn credit up to two flush intervals, or what the head costs and others need before it.
 
     At first it is that of one flush interval, or of one operation. What charges gave back is on top
-    of that.
+    of that. It is no less than what a batch of any other needs: else two that are dear in different
+    dimensions would each cut off what the other one saves.
     """
     since = act.resource.credit_ms
     for limit in limits:
@@ -85,7 +92,8 @@ def _earn(
         if since is not None:
             more = limit.capacity * (act.now - since) / limit.window_ms
             credit = limit.state.credit + more
-        most = max(2 * limit.per_flush, limit.cost_of(costs) + limit.cost_of(others))
+        needed = max(limit.cost_of(costs) + limit.cost_of(others), limit.cost_of(greatest))
+        most = max(2 * limit.per_flush, needed)
         limit.state.credit = limit.earned = max(0, min(credit, most))
         limit.refund = limit.state.refund
         limit.credit = limit.earned + limit.refund - limit.cost_of(others)

@@ -85,6 +85,18 @@ def need_of(act: Act, member: Member, standing: Standing, dimensions: int) -> li
     return total
 
 
+def greatest_need(act: Act, standing: Standing, dimensions: int) -> list[int]:
+    """The most that a batch of any other batcher needs, by dimension."""
+    greatest = [0] * dimensions
+    for member in act.resource.members.values():
+        for need in (one.need for one in member.parties):
+            if member is standing.member or need is None or need.until <= act.now:
+                continue
+            costs = need.floor if need.rank > 0 and need.covered <= act.now else need.costs
+            greatest = [max(pair) for pair in zip(greatest, costs, strict=True)]
+    return greatest
+
+
 def _batches_before(standing: Standing, need: Need, rank: int) -> int:
     """How many batches of a need come before what has a later rank, or the same and a later time.
 

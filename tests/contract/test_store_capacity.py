@@ -419,10 +419,10 @@ GRID = {"capacity": 1000, "window_ms": 990}
 """With its grace, holds end at whole flush intervals of a test."""
 
 
-def sharing(bench: Bench, **resource: object) -> Bench:
+def sharing(bench: Bench, name: str = "other", **resource: object) -> Bench:
     """Another batcher on the resource, with options of its own."""
     assert bench.reopen is not None
-    other = bench.reopen("other", "resource")
+    other = bench.reopen(name, "resource")
     own = ResourceOptions(**resource)  # type: ignore[arg-type]
     other.limits = replace(bench.limits, resource=own)
     other.numbers = count(1000)
@@ -561,6 +561,24 @@ def test_a_watchers_back_fills_wait_for_what_others_of_the_batcher_have(bench: B
     bench.put_many("klmnopqrst", watcher="v")
 
     assert [bench.released().watcher for _ in range(4)] == ["v", "v", "w", "w"]
+
+
+def test_two_that_are_dear_in_different_dimensions_both_get_what_they_save_for(
+    bench: Bench,
+) -> None:
+    dimensions = ResourceOptions(dimensions=("a", "b"))
+    bench.begin(capacity=100, others=(Limit(2, 100, 1000),), flush_ms=100, resource=dimensions)
+    other = sharing(bench)
+    third = sharing(bench, name="third")
+    third.put(*(op(f"{at:03}", cost=1, further=(1,)) for at in range(900)))
+    released_in(1, bench, other, third)
+    bench.put(op("dear.a", cost=90, further=(1,)))
+    other.put(op("dear.b", cost=1, further=(90,)))
+
+    dear_a, dear_b, cheap = released_in(5, bench, other, third)
+
+    assert (dear_a, dear_b) == (90, 1)
+    assert cheap > 200
 
 
 # Debts

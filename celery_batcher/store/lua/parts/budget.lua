@@ -3,15 +3,16 @@
 -- Credit earned since the last release: kept with the resource, capped at two flush intervals or at
 -- the cost of the operation at the head and of what others need before it, so that a dear one can
 -- save up; at first it is that of one flush interval, or of one operation. What charges gave back is on
--- top of that.
-local function earn(costs, others, flush_ms)
+-- top of that. It is no less than what a batch of any other needs: else two that are dear in different
+-- dimensions would each cut off what the other one saves.
+local function earn(costs, others, greatest, flush_ms)
   local since, fields = call('HGET', RES, 'credit_ms'), { 'credit_ms', now }
   for n, limit in ipairs(limits) do
     local d = limit.dimension
     limit.per_flush = limit.capacity * flush_ms / limit.window
     local credit = since and num(RES, nth('credit', n)) + limit.capacity * (now - since) / limit.window
       or math.max(limit.per_flush, costs[d] or 0)
-    local most = math.max(2 * limit.per_flush, (costs[d] or 0) + (others[d] or 0))
+    local most = math.max(2 * limit.per_flush, (costs[d] or 0) + (others[d] or 0), greatest[d] or 0)
     limit.earned = math.max(0, math.min(credit, most))
     limit.refund = num(RES, nth('refund', n))
     limit.credit = limit.earned + limit.refund - (others[d] or 0)
@@ -63,8 +64,8 @@ end
 -- now; 'later': until the capacity has come back.
 local function allow(standing, costs, o, flush_ms)
   if exceeds_capacity(costs) then return nil, 'later' end
-  local others, budget = need_before(standing), {}
-  earn(costs, others, flush_ms)
+  local budget, others, greatest = {}, need_before(standing)
+  earn(costs, others, greatest, flush_ms)
   for _, limit in ipairs(limits) do
     local d, share = limit.dimension, share_of(limit, o)
     if (costs[d] or 0) > share then return nil, 'park' end

@@ -43,8 +43,8 @@ local function standing_of(class, name, costs, flush_ms)
   return standing
 end
 
--- The costs of what other batchers need before this one, by dimension; notes the virtual time of who
--- of its class is furthest behind. A need is packed: rank, virtual time, when it lapses, when a floor
+-- The costs of what other batchers need before this one, by dimension, and the most that a batch of any
+-- of them needs; notes the virtual time of who of its class is furthest behind. A need is packed: rank, virtual time, when it lapses, when a floor
 -- covers some of it, the virtual time that a batch takes, how many batches it could use at once, the
 -- costs of a batch, and those of what the floor covers then.
 local NEED = 6
@@ -57,8 +57,8 @@ local function batches_before(standing, rank, tag, step, most)
 end
 
 local function need_before(standing)
-  local sum, dimensions = {}, limits[#limits].dimension
-  if #standing.others == 0 then return sum end
+  local sum, greatest, dimensions = {}, {}, limits[#limits].dimension
+  if #standing.others == 0 then return sum, greatest end
   for i, packed in ipairs(call('HMGET', RES, unpack(standing.others))) do
     local need = open_costs(packed or '')
     local rank, tag, lapses, covered, step, most = unpack(need)
@@ -67,13 +67,16 @@ local function need_before(standing)
     end
     local first = NEED
     if rank and rank > 0 and covered <= now then rank, first = 0, NEED + dimensions end
+    if rank and lapses > now then
+      for d = 1, dimensions do greatest[d] = math.max(greatest[d] or 0, need[first + d]) end
+    end
     if rank and lapses > now
       and (rank < standing.rank or rank == standing.rank and rank > 0 and tag < standing.tag) then
       local batches = batches_before(standing, rank, tag, step, most)
       for d = 1, dimensions do sum[d] = (sum[d] or 0) + batches * need[first + d] end
     end
   end
-  return sum
+  return sum, greatest
 end
 
 -- A floor earns from the first time on that its class has need.
