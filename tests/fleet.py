@@ -7,7 +7,7 @@ that every interleaving of a real fleet can occur, and the same seed gives the s
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -17,9 +17,10 @@ from typing import Any
 from celery import Celery
 from greenlet import getcurrent, greenlet
 
-from builders import MicroClock, op
+from builders import NORMAL, START_MS, MicroClock, op
 from celery_batcher.batch import Batch
 from celery_batcher.claim import Claimant
+from celery_batcher.costs import costs_of
 from celery_batcher.errors import ClaimExpiredError
 from celery_batcher.events import Listeners
 from celery_batcher.operation import Operation
@@ -27,6 +28,7 @@ from celery_batcher.store.base import (
     Admission,
     Arrival,
     Claim,
+    Limit,
     Limits,
     Refused,
     Released,
@@ -41,17 +43,23 @@ FREED_MS = 10
 
 @dataclass(frozen=True)
 class Started:
-    """A batch whose handler started: when, when it was claimed (microseconds), and its cost.
+    """A batch whose handler started: when, when it was claimed (microseconds), and its costs.
 
-    ``real`` is what it really cost.
+    ``real`` is what it really cost, by dimension.
     """
 
     start: int
     claim: int
-    cost: int
+    costs: tuple[int, ...]
     watcher: str
-    real: int = 0
+    batcher: str
+    real: tuple[int, ...]
     key: str | None = None
+
+    @property
+    def cost(self) -> int:
+        """Its cost in the first dimension."""
+        return self.costs[0]
 
 
 @dataclass
@@ -72,7 +80,7 @@ class Fleet:
     real: Callable[[Operation], int] | None = None
     clock: MicroClock = field(default_factory=MicroClock)
     starts: list[Started] = field(default_factory=list)
-    capacities: list[tuple[int, int]] = field(default_factory=list)
+    capacities: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.random = Random(self.seed)
@@ -80,11 +88,11 @@ class Fleet:
         self.numbers = count(1)
         self.members: list[Member] = []
         self._events: list[tuple[int, int, Callable[[], None]]] = []
-        self.capacities.append((self.clock.us, self.limits.capacity or 0))
+        self.capacities.append((self.clock.us, tuple(one.capacity for one in self.limits.all)))
 
-    def member(self, name: str, *watchers: WatcherOptions) -> Member:
-        """A batcher on the fleet's resource."""
-        member = Member(self, name, watchers or (WatcherOptions("w"),))
+    def member(self, name: str, *watchers: WatcherOptions, **shares: Any) -> Member:
+        """A batcher on the fleet's resource; ``shares``: its weight and floors."""
+        member = Member(self, name, watchers or (WatcherOptions("w"),), shares)
         self.members.append(member)
         return member
 
@@ -117,12 +125,19 @@ class Fleet:
             self.at(self.clock.us + self.random.randint(*self.work_us), resume)
             worker.parent.switch()
 
-    def set_capacity(self, capacity: int) -> None:
-        """Change the capacity, in the code and in the store."""
-        self.limits = replace(self.limits, capacity=capacity)
-        for member in self.members:
-            member.store.set_capacity([capacity])
-        self.capacities.append((self.clock.us, capacity))
+    def set_capacity(self, *capacities: int) -> None:
+        """Change the capacities of all limits, in the store."""
+        self.members[0].store.set_capacity(capacities)
+        self.capacities.append((self.clock.us, capacities))
+
+    def used(self, since: int, until: int, batcher: str = "") -> int:
+        """Cost that started between two times, in microseconds from the fleet's start."""
+        zero = START_MS * 1000
+        return sum(
+            one.cost
+            for one in self.starts
+            if since <= one.start - zero < until and batcher in {"", one.batcher}
+        )
 
     def worst(self, watcher: str, key: str, window_us: int) -> int:
         """The most that operations of a key started within a window."""
@@ -133,17 +148,21 @@ class Fleet:
             default=0,
         )  # fmt: skip
 
-    def capacity_at(self, us: int) -> int:
-        """The capacity in force at a time."""
-        return next(capacity for since, capacity in reversed(self.capacities) if since <= us)
+    def capacity_at(self, us: int, limit: int) -> int:
+        """The capacity of a limit in force at a time."""
+        return next(figures[limit] for since, figures in reversed(self.capacities) if since <= us)
 
     def overshoots(self) -> list[tuple[int, int, int]]:
-        """Windows (start, real cost, capacity) in which handlers started more than was allowed.
+        """Windows (start, real cost, capacity) of any limit in which more started than allowed."""
+        return [one for n, limit in enumerate(self.limits.all) for one in self._over(n, limit)]
+
+    def _over(self, n: int, limit: Limit) -> list[tuple[int, int, int]]:
+        """Those of one limit.
 
         A window is measured against the capacity in force at its last claim: that is the capacity
         of windows that begin after a change, and of those across one the new or the old.
         """
-        window = self.limits.window_ms * 1000
+        window = limit.window_ms * 1000
         starts = sorted(self.starts, key=lambda one: one.start)
         found, last = [], 0
         for at, first in enumerate(starts):
@@ -151,8 +170,8 @@ class Fleet:
             while last < len(starts) and starts[last].start < first.start + window:
                 last += 1
             inside = starts[at:last]
-            cost = sum(one.real for one in inside)
-            capacity = self.capacity_at(max(one.claim for one in inside))
+            cost = sum(one.real[limit.dimension - 1] for one in inside)
+            capacity = self.capacity_at(max(one.claim for one in inside), n)
             if cost > capacity:
                 found.append((first.start, cost, capacity))
         return found
@@ -161,22 +180,38 @@ class Fleet:
 class Member:
     """One batcher of a fleet: its flusher and its workers."""
 
-    def __init__(self, fleet: Fleet, name: str, watchers: Sequence[WatcherOptions]) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        name: str,
+        watchers: Sequence[WatcherOptions],
+        shares: Mapping[str, Any],
+    ) -> None:
         self.fleet = fleet
         self.name = name
+        self.limits = replace(fleet.limits, resource=replace(fleet.limits.resource, **shares))
         self.store = MemoryStore(fleet.server, batcher=name, resource="resource")
-        self.store.configure(fleet.limits, watchers)
+        self.store.configure(self.limits, watchers)
         self.capped = {one.name: one.capped for one in watchers}
         self.store.take_turn("turn", 10**12)
         self._wake = 0
 
-    def put(self, costs: Sequence[int], *, watcher: str = "w", key: str | None = None) -> None:
-        """Operations of these costs."""
+    def put(
+        self,
+        costs: Sequence[int],
+        *,
+        watcher: str = "w",
+        key: str | None = None,
+        priority: int = NORMAL,
+        further: Sequence[int] = (),
+    ) -> None:
+        """Operations of these costs, each with the same in further dimensions."""
         for at in range(0, len(costs), 1000):
             portion = costs[at : at + 1000]
             id = f"{self.name}.{next(self.fleet.numbers)}"
             entries = b"".join(
-                op(f"{id}.{n}", cost=cost, key=key) for n, cost in enumerate(portion)
+                op(f"{id}.{n}", cost=cost, key=key, priority=priority, further=further)
+                for n, cost in enumerate(portion)
             )
             self.store.admit([Admission(id, watcher, len(portion), sum(portion))], 10**9)
             self.store.stage("turn", [Arrival(id, watcher, entries)], "")
@@ -186,9 +221,9 @@ class Member:
         fleet = self.fleet
         while True:
             id = f"{self.name}.{next(fleet.numbers)}"
-            answer = self.store.release("turn", id, fleet.limits)
+            answer = self.store.release("turn", id, self.limits)
             if fleet.random.random() < fleet.twice:
-                assert self.store.release("turn", id, fleet.limits) == answer
+                assert self.store.release("turn", id, self.limits) == answer
             if isinstance(answer, Refused):
                 break
             self._deliver(answer)
@@ -210,8 +245,7 @@ class Member:
 
     def upkeep(self) -> None:
         """What a turn does besides flushing."""
-        limits = self.fleet.limits
-        self.store.expire("turn", limits, "late", 256)
+        self.store.expire("turn", self.limits, "late", 256)
         self.store.probe("turn", 1000, 256)
         for offer in self.store.offer("turn", 256):
             self._deliver(offer)
@@ -226,28 +260,33 @@ class Member:
         greenlet(lambda: self._run(batch)).switch()
 
     def _run(self, batch: Released) -> None:
-        line = Line(self.fleet, self.store)
+        line, dimensions = Line(self.fleet, self.store), self.limits.resource.dimensions
 
         def handle(batch: Batch) -> None:
             now, fleet = self.fleet.clock.us, self.fleet
-            actual = [(one, fleet.real(one) if fleet.real else one.cost) for one in batch]
-            real = sum(cost for _, cost in actual)
-            key = batch[0].key
-            fleet.starts.append(Started(now, line.claimed, batch.cost, batch.watcher, real, key))
+            costs = real = costs_of(batch.cost, dimensions)
+            actual = [(one, fleet.real(one)) for one in batch] if fleet.real else []
+            if actual:
+                real = (sum(cost for _, cost in actual),)
+            started = Started(
+                now, line.claimed, costs, batch.watcher, self.name, real, batch[0].key
+            )
+            fleet.starts.append(started)
             fleet.work()
-            if fleet.real:
+            if actual:
                 batch.charge_many(actual)
 
         claimant = Claimant(
             app=APP,
             store=line,  # type: ignore[arg-type]
             clock=self.fleet.clock,
-            limits=self.fleet.limits,
+            limits=self.limits,
             operation_time=60.0,
             watcher=batch.watcher,
             handler=handle,
             listeners=Listeners(),
             emit_batch=False,
+            dimensions=dimensions,
             caps_keys=self.capped[batch.watcher],
         )
         with suppress(ClaimExpiredError):  # the task fails, the fleet goes on

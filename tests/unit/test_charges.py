@@ -375,7 +375,7 @@ def charged(fleet: Fleet, seconds: int) -> list[int]:
     for one in fleet.starts:
         second = (one.start - START_MS * MS) // SECOND
         if second < seconds:
-            sums[second] += one.real
+            sums[second] += one.real[0]
     return sums
 
 

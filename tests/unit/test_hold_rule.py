@@ -24,12 +24,6 @@ def saturated(fleet: Fleet, cost: int, seconds: int, *, size: int = 500) -> Memb
     return member
 
 
-def used(fleet: Fleet, since: int, until: int) -> int:
-    """Cost that started between two times, in microseconds from the fleet's start."""
-    zero = START_MS * 1000
-    return sum(one.cost for one in fleet.starts if since <= one.start - zero < until)
-
-
 # G3, random
 
 
@@ -107,7 +101,7 @@ def test_g3_workers_that_stalled_for_five_seconds_do_not_burst(cost: int) -> Non
     fleet.advance(9 * SECOND)
 
     assert fleet.overshoots() == []
-    assert used(fleet, 7 * SECOND, 9 * SECOND) > 10_000
+    assert fleet.used(7 * SECOND, 9 * SECOND) > 10_000
 
 
 def test_g3_a_handler_that_starts_at_the_last_moment_of_the_grace_is_covered() -> None:
@@ -183,7 +177,7 @@ def test_g4_nearly_all_of_the_capacity_is_used(cost: int, fit: int) -> None:
 
     fleet.advance(3 * SECOND)
 
-    assert used(fleet, SECOND, 3 * SECOND) >= 0.98 * 2 * fit
+    assert fleet.used(SECOND, 3 * SECOND) >= 0.98 * 2 * fit
     assert fleet.overshoots() == []
 
 
@@ -196,7 +190,7 @@ def test_capacity_nine_and_cost_one_makes_progress() -> None:
 
     fleet.advance(11 * SECOND)
 
-    assert 85 <= used(fleet, SECOND, 11 * SECOND) <= 90
+    assert 85 <= fleet.used(SECOND, 11 * SECOND) <= 90
     assert fleet.overshoots() == []
 
 
@@ -219,7 +213,7 @@ def test_manual_flushes_every_thirty_milliseconds_bring_no_capacity() -> None:
     fleet.advance(5 * SECOND)
 
     assert fleet.overshoots() == []
-    assert used(fleet, SECOND, 5 * SECOND) >= 0.98 * 4000
+    assert fleet.used(SECOND, 5 * SECOND) >= 0.98 * 4000
 
 
 def test_at_capacity_zero_only_what_costs_nothing_is_released() -> None:
@@ -245,4 +239,4 @@ def test_a_missed_hour_of_ticks_is_not_made_up_for() -> None:
     fleet.advance(3 * SECOND)
 
     assert fleet.overshoots() == []
-    assert used(fleet, 3600 * SECOND, 3600 * SECOND + 50 * MS) <= 200
+    assert fleet.used(3600 * SECOND, 3600 * SECOND + 50 * MS) <= 200
