@@ -79,6 +79,7 @@ class Capacity:
     _renewals: set[str] = field(default_factory=set)
     _starts: dict[str, Taken] = field(default_factory=dict)
     _charges: dict[tuple[str, str], int] = field(default_factory=dict)
+    _differences: dict[tuple[str, int], int] = field(default_factory=dict)
     _owed: dict[tuple[str, int], int] = field(default_factory=dict)
 
     @property
@@ -245,7 +246,10 @@ class Capacity:
         if self.figures:
             self._check_debts(self.read())
 
-    def _charge(self, id: str, n: int, more: int) -> None:
+    def _charge(self, id: str, n: int, difference: int) -> None:
+        """``difference`` is to what was said, and of all charges of the claim."""
+        more = difference - self._differences.get((id, n), 0)
+        self._differences[id, n] = difference
         owed = self._owed.get((id, n), 0)
         forgiven = min(owed, -more) if more < 0 else 0
         self._owed[id, n] = owed + max(0, more) - forgiven

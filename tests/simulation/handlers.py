@@ -26,7 +26,7 @@ class BoomError(Exception):
 
 @dataclass
 class Meter:
-    """What a batch really costs, as its handler says it: more or less than the estimate."""
+    """What a batch really costs, as its handler says it: more or less than was said before."""
 
     store: Any
     batch: str
@@ -38,10 +38,9 @@ class Meter:
         """Say it some times, each time what is new; once more when the answer did not come."""
         left = list(self.costs)
         for _ in range(random.choice((1, 1, 3))):
-            differences = [random.choice((-one, -(one // 2), 0, 1, one)) for one in left]
-            left = [one + more for one, more in zip(left, differences, strict=True)]
+            left = [random.choice((0, one // 2, one, one + 1, 2 * one)) for one in left]
             self.charged += 1
-            charge = Charge(tuple(differences))
+            charge = Charge(tuple(a - b for a, b in zip(left, self.costs, strict=True)))
             for _ in range(2):
                 with suppress(StoreUnavailableError):
                     self.store.charge(self.batch, self.nonce, self.charged, charge)

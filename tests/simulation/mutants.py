@@ -20,7 +20,8 @@ from pathlib import Path
 
 import celery_batcher
 
-from .mutations import MUTANTS, Mutant
+from . import mutations, mutations_of_capacity
+from .mutation import Mutant
 from .run import connected
 from .schedule import BrokenError, Schedule
 
@@ -28,9 +29,16 @@ SCHEDULES = {"memory": 1500, "redis": 400}
 """How many schedules of a store a mutant may survive at most."""
 
 
+MUTANTS = [
+    *mutations.MUTANTS,
+    *mutations_of_capacity.IN_MEMORY,
+    *mutations_of_capacity.IN_LUA,
+]
+
+
 @dataclass(frozen=True)
 class Hunt:
-    """How a mutant fared: the seed that caught it and the invariant, or None."""
+    """How a mutant fared: the seed that caught it, or None; and the invariant or the tests."""
 
     mutant: Mutant
     seed: int | None
@@ -48,21 +56,38 @@ def hunt(mutant: Mutant, schedules: int | None = None) -> Hunt:
         source = Path(celery_batcher.__file__).parent
         shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__"))
         apply(mutant, package)
+        if mutant.test:
+            return _tried(mutant, directory)
         most = schedules or SCHEDULES[mutant.store]
-        found = subprocess.run(
-            [sys.executable, "-m", "simulation.mutants", "--hunt", mutant.store, str(most)],
-            cwd=Path(__file__).parents[1],
-            env={**os.environ, "PYTHONPATH": directory, "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = ["-m", "simulation.mutants", "--hunt", mutant.store, str(most)]
+        found = _run_with(directory, command)
     if found.returncode:
         raise ValueError(f"{mutant.name}: the schedules did not run\n{found.stderr[-2000:]}")
     answer = json.loads(found.stdout)
     if answer["package"] != str(package):
         raise ValueError(f"{answer['package']} was run, and not the mutant")
     return Hunt(mutant, answer["seed"], answer["broken"])
+
+
+def _tried(mutant: Mutant, directory: str) -> Hunt:
+    """Run the tests that are to notice it."""
+    command = ["-m", "pytest", "-qx", "-p", "no:cacheprovider", mutant.test]
+    found = _run_with(directory, command)
+    if found.returncode not in {0, 1}:
+        raise ValueError(f"{mutant.name}: the tests did not run\n{found.stdout[-2000:]}")
+    return Hunt(mutant, 0 if found.returncode else None, mutant.test)
+
+
+def _run_with(directory: str, command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run Python where this directory has the package."""
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "PYTHONPATH": directory, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def apply(mutant: Mutant, package: Path) -> None:

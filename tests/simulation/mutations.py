@@ -1,28 +1,16 @@
-"""Deliberate errors of the engine, and what each looks like in the code."""
+"""Deliberate errors in what becomes of operations."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """A deliberate error: what it does wrong, where, and in which text."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-
-    @property
-    def store(self) -> str:
-        """The store that runs the code."""
-        return "redis" if self.file.endswith(".lua") else "memory"
-
+from .mutation import Mutant
 
 PUTBACK = "store/lua/parts/putback.lua"
 MEMORY_INTAKE, MEMORY_LEDGER = "store/memory_intake.py", "store/memory_ledger.py"
-MEMORY_PUTBACK, MEMORY_CUTTING = "store/memory_putback.py", "store/memory_cutting.py"
+MEMORY_INDEX, MEMORY_PUTBACK, MEMORY_CUTTING = (
+    "store/memory_index.py",
+    "store/memory_putback.py",
+    "store/memory_cutting.py",
+)
 
 MUTANTS = [
     Mutant(
@@ -100,8 +88,8 @@ MUTANTS = [
     Mutant(
         "a claimed batch holds nothing",
         MEMORY_LEDGER,
-        "        hold(act, batch, now)\n    del",
-        "        batch.ends = [act.now for _ in now]\n    del",
+        "        hold(act, batch, now)\n    start_key",
+        "        batch.ends = [act.now for _ in now]\n    start_key",
     ),
     Mutant(
         "a claim is granted whatever the capacity",
@@ -155,8 +143,8 @@ MUTANTS = [
     Mutant(
         "a watcher whose batch has ended is not put into the ring",
         MEMORY_PUTBACK,
-        "    give_back(act, batch, settlement)\n    reindex(state, batch.watcher)\n",
-        "    give_back(act, batch, settlement)\n",
+        "    let_key_go(act, batch)\n    reindex(state, batch.watcher)\n",
+        "    let_key_go(act, batch)\n",
     ),
     Mutant(
         "a try is not counted",
@@ -172,9 +160,9 @@ MUTANTS = [
     ),
     Mutant(
         "what comes back waits behind what arrived",
-        MEMORY_PUTBACK,
-        "        queue_of(watcher, ones[0].entry).returned[ones[0].sequence] = ones[0]\n",
-        "        queue_of(watcher, ones[0].entry).arrived.append(ones[0])\n",
+        MEMORY_INDEX,
+        "    queue_of(watcher, one.entry).returned[one.sequence] = one\n",
+        "    queue_of(watcher, one.entry).arrived.append(one)\n",
     ),
     Mutant(
         "what failed together stays together",
@@ -193,6 +181,23 @@ MUTANTS = [
         MEMORY_CUTTING,
         "    keep_together(act, name, group[len(taken) :])\n",
         "",
+    ),
+    Mutant(
+        "halves wait for what no batch has failed with",
+        MEMORY_CUTTING,
+        "        return _cut_together(act, caps.name, size, budget)\n",
+        "        if not watcher.queues:\n            return _cut_together(act, caps.name, size, budget)\n",
+    ),
+    Mutant(
+        "nobody is told of a batch that was given back",
+        MEMORY_LEDGER,
+        """    settlement = Settlement(_failed(act, batch), reason) if attempt else Settlement("g")
+    return _take_back(act, batch, settlement)
+""",
+        """    settlement = Settlement(_failed(act, batch), reason) if attempt else Settlement("g")
+    _take_back(act, batch, settlement)
+    return None
+""",
     ),
     Mutant(
         "a batch is given back that another process has",

@@ -38,7 +38,7 @@ class Provision:
         if kind == "none":
             return None
         if kind == "leased":
-            return cls(most, window, factor=max(1, most // 4), reserved=random.choice((0, 1)))
+            return cls(most, window, factor=1 + most // 3, reserved=random.choice((0, 1)))
         capacity: Any = most
         length: Any = window
         if kind == "windows":

@@ -104,7 +104,7 @@ class Schedule:
         draw = self.random.choice
         return (
             draw((0.0, 0.1, 0.4)),
-            draw((0.0, 0.1)),
+            draw((0.0, 0.1, 0.5)),
             draw((0.0, 0.1)),
             draw((0, SECOND // 20, 2 * SECOND)),
         )
