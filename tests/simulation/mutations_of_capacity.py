@@ -144,8 +144,8 @@ IN_MEMORY = [
     Mutant(
         "batchers share whatever their weights",
         SHARING,
-        "    own.tag = standing.tag + (time - covered) / standing.member.weight\n",
-        "    own.tag = standing.tag + (time - covered)\n",
+        "    own.tag = standing.tag + time / standing.member.weight\n",
+        "    own.tag = standing.tag + time\n",
         test="unit/test_sharing.py",
     ),
     Mutant(
