@@ -118,8 +118,8 @@ def most_of(standing: Standing, limit: LimitNow) -> float:
 
 
 def _worth(limit: LimitNow, time: float) -> float:
-    """What may be had of a limit in so much of its time."""
-    return time * limit.state.limit.capacity / limit.window_ms
+    """What may be had of a limit in so much of its time; rounding must not cut off an operation."""
+    return time * limit.state.limit.capacity / limit.window_ms + 1e-6
 
 
 def note_need(

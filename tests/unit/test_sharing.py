@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from builders import BACKFILL, NORMAL, START_MS
@@ -56,6 +56,15 @@ def jain(shares: Sequence[float]) -> float:
     floor=st.sampled_from([0.0, 0.2, 0.5]),
     lag_ms=st.sampled_from([0, 10, 400]),
     changes=st.lists(st.tuples(st.integers(1, 900), st.integers(0, 300)), max_size=3),
+)
+@example(  # what a floor had earned was a rounding error less than the operation: an empty batch
+    seed=1478696,
+    capacities=(71, 1, 1),
+    later_ms=300,
+    weights=[1, 1],
+    floor=0.0,
+    lag_ms=0,
+    changes=[],
 )
 def test_g3_no_window_of_any_limit_has_more_whoever_shares_it(  # noqa: PLR0917
     seed: int,

@@ -84,8 +84,8 @@ local function begin_to_earn(standing)
   if not standing.since then call('HSET', RES, 'earned_ms:' .. standing.me, now) end
 end
 
--- What may be had of a limit in so much of its time.
-local function worth(limit, time) return time * limit.provisioned / limit.window end
+-- What may be had of a limit in so much of its time; rounding must not cut off an operation.
+local function worth(limit, time) return time * limit.provisioned / limit.window + 1e-6 end
 
 -- The most that a batch may cost in a limit: of what a floor covers no more than it has earned.
 local function most_of(standing, limit)
