@@ -10,7 +10,8 @@ from .clock import Clock
 from .errors import StoreUnavailableError
 from .events import Listeners
 from .operation import new_id
-from .store.base import AuditStep, Difference, Store
+from .store.base import Store
+from .store.counts import AuditStep, Difference
 
 logger = logging.getLogger("celery_batcher")
 

@@ -49,7 +49,8 @@ from .registry import Registry, name_of
 from .resources.base import Resource
 from .results import results_for
 from .status import Status, status_of
-from .store.base import Admission, Limits, Store
+from .store.base import Admission, Store
+from .store.options import Limits
 from .turn import TurnThread, one_flush
 from .watcher import Watcher
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .store.base import KeyOutlook, LimitOutlook, Limits, Outlook
+from .store.options import Limits
+from .store.outlook import KeyOutlook, LimitOutlook, Outlook
 
 _PROBE = (
     "its watcher is on probe, one operation at a time, because no worker claims its batches: does "

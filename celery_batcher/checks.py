@@ -20,7 +20,7 @@ from .config import SETTINGS
 from .connections import broker_facts, broker_url
 from .errors import BatcherError, BrokerUnavailableError
 from .intakes.base import lane_name
-from .store.base import Facts
+from .store.counts import Facts
 
 if TYPE_CHECKING:
     from .batcher import Batcher

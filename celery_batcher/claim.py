@@ -28,7 +28,8 @@ from .events import Listeners
 from .operation import Operation, new_id
 from .outcomes import BACK, DONE, Outcome, RetryPolicy, reason_of
 from .results import Results
-from .store.base import Charge, Limits, Settlement, Store
+from .store.base import Charge, Settlement, Store
+from .store.options import Limits
 from .worker.stopping import HandlerStopped, is_stopped, told_to_end
 
 logger = logging.getLogger("celery_batcher")

@@ -19,7 +19,8 @@ from .publishers.kombu import KombuPublisher
 from .publishers.memory import MemoryPublisher
 from .publishers.redis import RedisPublisher
 from .store import memory
-from .store.base import Facts, Store
+from .store.base import Store
+from .store.counts import Facts
 from .store.redis import RedisStore, connect
 
 _REDIS = ("redis://", "rediss://", "unix://")

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from . import wire
-from .store.base import Dead
+from .store.counts import Dead
 
 if TYPE_CHECKING:
     from .watcher import Watcher

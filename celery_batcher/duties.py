@@ -21,7 +21,8 @@ from .limiter import Limiter
 from .resources.base import Resource
 from .results import results_for
 from .status import LastFlush
-from .store.base import Limit, Limits, Released, Standing, Store, TakenBack
+from .store.base import Released, Standing, Store, TakenBack
+from .store.options import Limit, Limits
 
 if TYPE_CHECKING:
     from .batcher import Batcher

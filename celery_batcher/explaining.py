@@ -21,7 +21,8 @@ from .binding import (
 from .costs import Cost, named
 from .errors import ConfigurationError, NoWatcherError
 from .status import WatcherStatus, watcher_status
-from .store.base import Found, Outlook, Store
+from .store.base import Store
+from .store.outlook import Found, Outlook
 from .watcher import Watcher
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from .clock import Clock
 from .errors import BrokerUnavailableError
 from .events import Listeners
 from .intakes.base import Intake, Leased
-from .store.base import Limits, Refused, Released, Store, TakenBack
+from .store.base import Refused, Released, Store, TakenBack
+from .store.options import Limits
 from .wire import MAX_OPERATIONS
 
 logger = logging.getLogger("celery_batcher")

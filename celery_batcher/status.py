@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .store.base import Counts, SetAside, WatcherCounts
+from .store.counts import Counts, SetAside, WatcherCounts
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from .errors import BatcherError
 from .flusher import Flusher, TurnLostError
 from .operation import new_id
 from .status import LastFlush
-from .store.base import Limits
+from .store.options import Limits
 
 logger = logging.getLogger("celery_batcher")
 

@@ -23,7 +23,7 @@ from .packing import (
     check_text,
     pipelines,
 )
-from .store.base import WatcherOptions
+from .store.options import WatcherOptions
 
 if TYPE_CHECKING:
     from .batcher import Batcher

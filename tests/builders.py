@@ -13,15 +13,14 @@ from celery_batcher.store.base import (
     Admission,
     Arrival,
     Claim,
-    Limits,
     Refused,
     Released,
     Settlement,
     Staged,
     Store,
-    WatcherOptions,
 )
 from celery_batcher.store.memory import MemoryServer, MemoryStore
+from celery_batcher.store.options import Limits, WatcherOptions
 from celery_batcher.store.redis import RedisStore
 
 START_MS = 1_000_000_000_000

@@ -24,17 +24,9 @@ from celery_batcher.costs import costs_of
 from celery_batcher.errors import ClaimExpiredError
 from celery_batcher.events import Listeners
 from celery_batcher.operation import Operation
-from celery_batcher.store.base import (
-    Admission,
-    Arrival,
-    Claim,
-    Limit,
-    Limits,
-    Refused,
-    Released,
-    WatcherOptions,
-)
+from celery_batcher.store.base import Admission, Arrival, Claim, Refused, Released
 from celery_batcher.store.memory import MemoryServer, MemoryStore
+from celery_batcher.store.options import Limit, Limits, WatcherOptions
 
 APP = Celery("fleet", broker="memory://", set_as_current=False)
 WAKES = {"capacity", "paused", "closed", "empty"}

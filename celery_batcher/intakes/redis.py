@@ -21,7 +21,8 @@ from redis.exceptions import RedisError
 from .. import wire
 from ..errors import BrokerUnavailableError
 from ..operation import new_id
-from ..store.base import Arrival, Facts
+from ..store.base import Arrival
+from ..store.counts import Facts
 from ..store.redis import RedisStore, server_facts
 from .base import Leased, Taken, lane_name
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ..costs import MAX_COST, Cost
 from ..errors import ConfigurationError
-from ..store.base import Limit, ResourceOptions
+from ..store.options import Limit, ResourceOptions
 
 if TYPE_CHECKING:
     from ..batcher import Batcher

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import check_name, flag, milliseconds, seconds
 from ..costs import MAX_COST, PLAIN, Cost, named
 from ..errors import ConfigurationError
-from ..store.base import Limit, ResourceOptions
+from ..store.options import Limit, ResourceOptions
 from .base import check_sharing, checked_capacity
 
 if TYPE_CHECKING:

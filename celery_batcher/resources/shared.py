@@ -15,7 +15,7 @@ from ..costs import PLAIN
 from ..errors import ConfigurationError, LeaseStoreUnavailableError
 from ..events import Listener
 from ..leases.base import Demand, LeaseManager, check_partitions, no_listener
-from ..store.base import Limit, ResourceOptions
+from ..store.options import Limit, ResourceOptions
 from .base import check_sharing, checked_capacity
 from .holding import Holding
 

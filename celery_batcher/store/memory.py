@@ -23,33 +23,27 @@ from .base import (
     Admission,
     Admitted,
     Arrival,
-    AuditStep,
     Charge,
     Claim,
-    Counts,
-    Dead,
-    Facts,
     Leased,
     Limiter,
-    Limits,
-    Outlook,
     Refused,
     Released,
-    SetAside,
     Settlement,
-    Sought,
     Staged,
     Standing,
     TakenBack,
     Turn,
-    WatcherOptions,
 )
+from .counts import AuditStep, Counts, Dead, Facts, SetAside
 from .memory_audit import audit, counters_of
 from .memory_counts import counts
 from .memory_cutting import release
 from .memory_explain import explain, seek
 from .memory_index import reindex, rejoin
 from .memory_state import Act, BatcherState, LimitState, Member, ResourceState
+from .options import Limits, WatcherOptions
+from .outlook import Outlook, Sought
 
 
 class MemoryServer:

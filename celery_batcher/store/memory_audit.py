@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..wire import PRIORITIES
-from .base import AuditStep, Difference
+from .counts import AuditStep, Difference
 
 if TYPE_CHECKING:
     from .memory_state import BatcherState, ResourceState, WatcherState

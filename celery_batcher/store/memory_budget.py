@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from .base import Limits, Refused
+from .base import Refused
 from .memory_holds import LimitNow, exceeds_capacity, free, wait_for
 from .memory_sharing import Standing, greatest_need, most_of, need_before, note_need
 from .memory_state import Act, WatcherState
+from .options import Limits
 
 Budget = list[float]
 """The most that a batch may cost, by dimension."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import wire
-from .base import Counts, LimitCounts, WatcherCounts
+from .counts import Counts, LimitCounts, WatcherCounts
 from .memory_holds import lapse, limits_now
 from .memory_index import first_aside, first_ready
 from .memory_state import Act

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ..fairness import weigh
-from .base import Limits, Refused, Released
+from .base import Refused, Released
 from .memory_budget import Budget, allow, counts_allow, gate
 from .memory_holds import LimitNow, hold_open, lapse, limits_now, pay_debts
 from .memory_index import BACKFILLS, URGENT, first_group, front, next_of, reindex
@@ -15,6 +15,7 @@ from .memory_keys import KeyCaps, hold_key, lapse_keys, let_backfills_go, wake_g
 from .memory_putback import bring_back, keep_together, next_due
 from .memory_sharing import Standing, begin_to_earn, forget_need, spend, standing_of
 from .memory_state import Act, Batch, Queue, Waiting
+from .options import Limits
 
 MAX_BYTES = 1024 * 1024
 TURN = 10

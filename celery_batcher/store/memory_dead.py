@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .. import wire
-from .base import Dead
+from .counts import Dead
 from .memory_index import arrive, reindex
 from .memory_state import Act, WatcherState
 

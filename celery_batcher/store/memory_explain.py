@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from .. import wire
 from ..operation import Priority
-from .base import BatcherShare, Found, LimitOutlook, Limits, Outlook, Sought, WatcherCounts
+from .counts import WatcherCounts
 from .memory_counts import counts
 from .memory_holds import LimitNow, free, lapse, limits_now, wait_for
 from .memory_index import first_aside, first_ready
 from .memory_key_outlook import first_key_due, key_outlook
 from .memory_sharing import need_of, standing_of
 from .memory_state import Act, Waiting, WatcherState
+from .options import Limits
+from .outlook import BatcherShare, Found, LimitOutlook, Outlook, Sought
 
 _BYTES = 256 * 1024
 """Of delayed operations that are looked at for the next of a watcher."""

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from .. import wire
 from ..costs import MAX_COST
-from .base import Admission, Admitted, Arrival, SetAside, Staged
+from .base import Admission, Admitted, Arrival, Staged
+from .counts import SetAside
 from .memory_counts import counts
 from .memory_index import arrive, reindex
 from .memory_state import Act

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .base import KeyOutlook
 from .memory_index import ALL
 from .memory_keys import forget_empty, lapse_key
 from .memory_state import Act, KeyState, WatcherState
+from .outlook import KeyOutlook
 
 
 def key_outlook(act: Act, name: str, key: str, cost: int, grace_ms: int) -> KeyOutlook | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .. import wire
-from .base import Charge, Claim, Limits, Released, Settlement, TakenBack
+from .base import Charge, Claim, Released, Settlement, TakenBack
 from .memory_budget import gate
 from .memory_holds import (
     LimitNow,
@@ -23,6 +23,7 @@ from .memory_index import reindex
 from .memory_keys import key_refuses, key_stands, start_key
 from .memory_putback import close, give_back
 from .memory_state import Act, Batch
+from .options import Limits
 
 TAKEN_BACK = 1000
 SAMPLES, MOST_KEYS = 20, 10_000

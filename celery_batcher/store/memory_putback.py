@@ -5,7 +5,8 @@ from __future__ import annotations
 from bisect import insort
 
 from .. import wire
-from .base import Dead, Died, Settlement
+from .base import Died, Settlement
+from .counts import Dead
 from .memory_holds import hold_open
 from .memory_index import come_back, join_groups, reindex
 from .memory_keys import let_key_go

@@ -9,16 +9,10 @@ from itertools import islice
 
 from .. import wire
 from ..fairness import FairRing
-from .base import (
-    Admission,
-    Dead,
-    Limit,
-    Released,
-    ResourceOptions,
-    SetAside,
-    WatcherOptions,
-)
+from .base import Admission, Released
+from .counts import Dead, SetAside
 from .memory_audit import AuditState
+from .options import Limit, ResourceOptions, WatcherOptions
 
 
 @dataclass(slots=True)

@@ -27,33 +27,23 @@ from .base import (
     Admission,
     Admitted,
     Arrival,
-    AuditStep,
     Charge,
     Claim,
-    Counts,
-    Dead,
     Died,
-    Difference,
-    Facts,
     Leased,
-    Limit,
-    LimitCounts,
     Limiter,
-    Limits,
-    Outlook,
     Refused,
     Released,
-    SetAside,
     Settlement,
-    Sought,
     Staged,
     Standing,
     TakenBack,
     Turn,
-    WatcherCounts,
-    WatcherOptions,
 )
+from .counts import AuditStep, Counts, Dead, Difference, Facts, LimitCounts, SetAside, WatcherCounts
 from .keys import Keys
+from .options import Limit, Limits, WatcherOptions
+from .outlook import Outlook, Sought
 from .redis_explain import outlook, sought
 
 _LUA = resources.files(__package__) / "lua"

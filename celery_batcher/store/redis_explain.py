@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .base import (
-    BatcherShare,
-    Found,
-    KeyOutlook,
-    Limit,
-    LimitOutlook,
-    Outlook,
-    Sought,
-    WatcherCounts,
-)
+from .counts import WatcherCounts
+from .options import Limit
+from .outlook import BatcherShare, Found, KeyOutlook, LimitOutlook, Outlook, Sought
 
 
 def outlook(answer: Sequence[Any], row: WatcherCounts) -> Outlook:

@@ -12,16 +12,10 @@ from redis import Redis
 
 from builders import BACKFILL, HIGH, NORMAL, Bench, op, redis_bench
 from celery_batcher.clock import ManualClock
-from celery_batcher.store.base import (
-    Admission,
-    Arrival,
-    AuditStep,
-    Difference,
-    Released,
-    Settlement,
-    WatcherOptions,
-)
+from celery_batcher.store.base import Admission, Arrival, Released, Settlement
+from celery_batcher.store.counts import AuditStep, Difference
 from celery_batcher.store.memory import MemoryStore
+from celery_batcher.store.options import WatcherOptions
 from celery_batcher.store.redis import RedisStore
 
 Found = list[tuple[str, str]]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from builders import Bench, Read, ids, op, read
-from celery_batcher.store.base import Released, Settlement, WatcherOptions
+from celery_batcher.store.base import Released, Settlement
+from celery_batcher.store.options import WatcherOptions
 
 
 def claimed(bench: Bench) -> tuple[Released, list[Read]]:

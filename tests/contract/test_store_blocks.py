@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from builders import Bench, ids, op, read
-from celery_batcher.store.base import WatcherOptions
+from celery_batcher.store.options import WatcherOptions
 
 MEBIBYTE = 1024 * 1024
 

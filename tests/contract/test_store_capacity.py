@@ -9,18 +9,8 @@ from random import Random
 import pytest
 
 from builders import BACKFILL, Bench, op
-from celery_batcher.store.base import (
-    Charge,
-    Leased,
-    Limit,
-    Limiter,
-    Limits,
-    Refused,
-    Released,
-    ResourceOptions,
-    Standing,
-    WatcherOptions,
-)
+from celery_batcher.store.base import Charge, Leased, Limiter, Refused, Released, Standing
+from celery_batcher.store.options import Limit, Limits, ResourceOptions, WatcherOptions
 
 TOKENS = {
     "capacity": 10,

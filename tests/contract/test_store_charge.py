@@ -8,14 +8,8 @@ from dataclasses import replace
 import pytest
 
 from builders import Bench, op
-from celery_batcher.store.base import (
-    Charge,
-    Limit,
-    Refused,
-    Released,
-    ResourceOptions,
-    WatcherOptions,
-)
+from celery_batcher.store.base import Charge, Refused, Released
+from celery_batcher.store.options import Limit, ResourceOptions, WatcherOptions
 
 
 def charge(bench: Bench, batch: Released, number: int, *differences: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from builders import START_MS, Bench, op, read, read_entries
-from celery_batcher.store.base import WatcherOptions
+from celery_batcher.store.options import WatcherOptions
 
 
 def bury(bench: Bench, *ids: str, **options: object) -> None:

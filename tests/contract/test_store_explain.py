@@ -8,14 +8,9 @@ from typing import Any
 import pytest
 
 from builders import BACKFILL, HIGH, Bench, op, read_entries
-from celery_batcher.store.base import (
-    Charge,
-    Found,
-    Limit,
-    Outlook,
-    ResourceOptions,
-    WatcherOptions,
-)
+from celery_batcher.store.base import Charge
+from celery_batcher.store.options import Limit, ResourceOptions, WatcherOptions
+from celery_batcher.store.outlook import Found, Outlook
 
 PARTS = ("batches", "heads", "waiting", "delayed", "dead")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from builders import BACKFILL, HIGH, Bench, op, read_entries
-from celery_batcher.store.base import KeyOutlook, Outlook, WatcherOptions
+from celery_batcher.store.options import WatcherOptions
+from celery_batcher.store.outlook import KeyOutlook, Outlook
 
 CAPPED = WatcherOptions("w", key_capacity=10, key_window_ms=1000, max_batch_size=1)
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from builders import BACKFILL, HIGH, Bench, op
-from celery_batcher.store.base import Admission, Admitted, Arrival, Staged, WatcherOptions
+from celery_batcher.store.base import Admission, Admitted, Arrival, Staged
+from celery_batcher.store.options import WatcherOptions
 
 DAY = 86_400
 

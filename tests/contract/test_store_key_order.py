@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from builders import BACKFILL, Bench, op
-from celery_batcher.store.base import ResourceOptions, WatcherOptions
+from celery_batcher.store.options import ResourceOptions, WatcherOptions
 
 CAPPED = WatcherOptions("w", key_capacity=10, key_window_ms=1000, max_batch_size=1)
 FLOOR = ResourceOptions(backfill_floor=0.9)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from builders import BACKFILL, HIGH, START_MS, Bench, ids, op
-from celery_batcher.store.base import Limits, Refused, Released, Settlement, WatcherOptions
+from celery_batcher.store.base import Refused, Released, Settlement
+from celery_batcher.store.options import Limits, WatcherOptions
 
 CAPPED = WatcherOptions("w", key_capacity=10, key_window_ms=1000, max_batch_size=10)
 ONE = WatcherOptions("w", key_concurrency=1, max_batch_size=1)

@@ -7,17 +7,9 @@ from typing import Any
 import pytest
 
 from builders import START_MS, Bench, ids, op, read, read_entries
-from celery_batcher.store.base import (
-    Died,
-    Limit,
-    Limits,
-    Released,
-    Settlement,
-    Standing,
-    TakenBack,
-    WatcherCounts,
-    WatcherOptions,
-)
+from celery_batcher.store.base import Died, Released, Settlement, Standing, TakenBack
+from celery_batcher.store.counts import WatcherCounts
+from celery_batcher.store.options import Limit, Limits, WatcherOptions
 
 SINGLE = WatcherOptions("w", max_batch_size=1)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from builders import Bench, ids, op, read_entries
-from celery_batcher.store.base import Refused, Released, Settlement, WatcherOptions
+from celery_batcher.store.base import Refused, Released, Settlement
+from celery_batcher.store.options import WatcherOptions
 
 
 def claimed(bench: Bench, *names: str, **options: object) -> Released:

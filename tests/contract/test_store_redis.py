@@ -9,15 +9,8 @@ from redis import Redis
 
 from builders import Bench, look_at, op
 from celery_batcher.errors import StoreUnavailableError
-from celery_batcher.store.base import (
-    Admission,
-    Arrival,
-    Charge,
-    Refused,
-    Released,
-    Settlement,
-    WatcherOptions,
-)
+from celery_batcher.store.base import Admission, Arrival, Charge, Refused, Released, Settlement
+from celery_batcher.store.options import WatcherOptions
 from celery_batcher.store.redis import RedisStore
 from celery_batcher.wire import open_blocks
 

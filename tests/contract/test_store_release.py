@@ -7,13 +7,8 @@ from itertools import count
 import pytest
 
 from builders import HIGH, Bench, ids, op
-from celery_batcher.store.base import (
-    Limits,
-    Refused,
-    Released,
-    ResourceOptions,
-    WatcherOptions,
-)
+from celery_batcher.store.base import Refused, Released
+from celery_batcher.store.options import Limits, ResourceOptions, WatcherOptions
 
 MEBIBYTE = 1024 * 1024
 

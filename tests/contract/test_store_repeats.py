@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from builders import Bench, op
-from celery_batcher.store.base import Admission, Arrival, Settlement, WatcherOptions
+from celery_batcher.store.base import Admission, Arrival, Settlement
+from celery_batcher.store.options import WatcherOptions
 
 Act = Callable[[Bench], Any]
 

@@ -13,7 +13,8 @@ from redis import Redis
 
 from builders import Bench, op, redis_bench
 from celery_batcher.clock import ManualClock
-from celery_batcher.store.base import Admission, Arrival, Released, WatcherOptions
+from celery_batcher.store.base import Admission, Arrival, Released
+from celery_batcher.store.options import WatcherOptions
 
 
 class Meter:

@@ -23,17 +23,14 @@ from celery_batcher.store.base import (
     Arrival,
     Charge,
     Claim,
-    Counts,
     Died,
     Leased,
-    Limit,
-    Limits,
     Released,
-    ResourceOptions,
     Settlement,
     Staged,
-    WatcherOptions,
 )
+from celery_batcher.store.counts import Counts
+from celery_batcher.store.options import Limit, Limits, ResourceOptions, WatcherOptions
 
 WATCHERS = ("u", "v")
 MEBIBYTE = 1024 * 1024

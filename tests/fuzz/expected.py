@@ -10,7 +10,8 @@ from typing import Any
 
 from kombu.utils import json as kombu_json
 
-from celery_batcher.store.base import Arrival, SetAside, Staged
+from celery_batcher.store.base import Arrival, Staged
+from celery_batcher.store.counts import SetAside
 
 MOST = 2**53 - 1
 LATEST_MS = 253_402_300_799_999  # the end of the year 9999

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from celery_batcher.store.base import Limit, Limits
+from celery_batcher.store.options import Limit, Limits
 
 from .holds import Holds
 from .world import World

@@ -13,7 +13,8 @@ from typing import Any
 
 from celery_batcher import wire
 from celery_batcher.intakes.memory import MemoryLanes
-from celery_batcher.store.base import Counts, Refused, Released
+from celery_batcher.store.base import Refused, Released
+from celery_batcher.store.counts import Counts
 
 from .capacity import Capacity
 from .claims import Claimed, Claims

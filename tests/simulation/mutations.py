@@ -207,7 +207,7 @@ MUTANTS = [
     ),
     Mutant(
         "nothing is left while operations are delayed",
-        "store/base.py",
+        "store/counts.py",
         "        return self.admitted + self.waiting + self.delayed\n",
         "        return self.admitted + self.waiting\n",
     ),

@@ -13,7 +13,9 @@ from celery_batcher.claim import Claimant
 from celery_batcher.costs import costs_of
 from celery_batcher.errors import BatcherError
 from celery_batcher.events import Listeners
-from celery_batcher.store.base import Arrival, Counts, Released, WatcherOptions
+from celery_batcher.store.base import Arrival, Released
+from celery_batcher.store.counts import Counts
+from celery_batcher.store.options import WatcherOptions
 
 from .actors import APP
 from .world import SECOND, Actor

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from celery_batcher.costs import Cost
-from celery_batcher.store.base import Limits
+from celery_batcher.store.options import Limits
 
 from .resources import Provision
 from .world import SECOND

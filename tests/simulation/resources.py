@@ -10,7 +10,8 @@ from typing import Any
 from celery_batcher import ProvisionedResource
 from celery_batcher.costs import PLAIN, Cost
 from celery_batcher.resources.base import Resource
-from celery_batcher.store.base import Leased, Limit, ResourceOptions
+from celery_batcher.store.base import Leased
+from celery_batcher.store.options import Limit, ResourceOptions
 
 LONG = 10**9
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from celery_batcher.clock import Clock
-from celery_batcher.store.base import Limits
 from celery_batcher.store.memory import MemoryServer, MemoryStore
+from celery_batcher.store.options import Limits
 from celery_batcher.store.redis import RedisStore
 
 from .holds import Holds, holds_of_memory, holds_of_redis

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from celery_batcher import Batcher, StoreUnavailableError
-from celery_batcher.store.base import AuditStep, Difference
+from celery_batcher.store.counts import AuditStep, Difference
 from celery_batcher.turn import one_flush
 from in_memory import InMemory
 

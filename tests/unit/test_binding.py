@@ -8,15 +8,9 @@ from typing import Any
 import pytest
 
 from celery_batcher.binding import Question, eta_of, lasting, longest, reasons, windows_of
-from celery_batcher.store.base import (
-    BatcherShare,
-    KeyOutlook,
-    Limit,
-    LimitOutlook,
-    Limits,
-    Outlook,
-    WatcherCounts,
-)
+from celery_batcher.store.counts import WatcherCounts
+from celery_batcher.store.options import Limit, Limits
+from celery_batcher.store.outlook import BatcherShare, KeyOutlook, LimitOutlook, Outlook
 
 FREE = LimitOutlook(Limit(1, 100, 1000), 100, 0, 0, 0, 20.0, 0)
 CALM = Outlook(

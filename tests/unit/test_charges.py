@@ -27,7 +27,8 @@ from celery_batcher.charges import Charges
 from celery_batcher.claim import Claimant
 from celery_batcher.costs import PLAIN, spoken
 from celery_batcher.events import Listeners
-from celery_batcher.store.base import Charge, Limit, Limits, ResourceOptions, WatcherOptions
+from celery_batcher.store.base import Charge
+from celery_batcher.store.options import Limit, Limits, ResourceOptions, WatcherOptions
 from fleet import Fleet
 from in_memory import InMemory
 

@@ -21,7 +21,7 @@ from celery_batcher.checks import (
     timing_problems,
 )
 from celery_batcher.clock import ManualClock
-from celery_batcher.store.base import Facts
+from celery_batcher.store.counts import Facts
 from in_memory import InMemory
 
 

@@ -16,7 +16,8 @@ from celery_batcher import Batch, ClaimExpiredError, StoreUnavailableError, Thro
 from celery_batcher.claim import Claimant
 from celery_batcher.events import Listeners
 from celery_batcher.outcomes import RetryPolicy
-from celery_batcher.store.base import Released, WatcherOptions
+from celery_batcher.store.base import Released
+from celery_batcher.store.options import WatcherOptions
 
 Handler = Callable[[Batch], Any]
 

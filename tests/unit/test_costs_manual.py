@@ -10,14 +10,8 @@ import pytest
 from builders import START_MS, Bench, ids, memory_bench, op
 from celery_batcher.clock import ManualClock
 from celery_batcher.estimates import rounded
-from celery_batcher.store.base import (
-    Charge,
-    Limit,
-    Refused,
-    Released,
-    ResourceOptions,
-    WatcherOptions,
-)
+from celery_batcher.store.base import Charge, Refused, Released
+from celery_batcher.store.options import Limit, ResourceOptions, WatcherOptions
 
 MANUAL = Path(__file__).parents[2] / "docs" / "costs.md"
 

@@ -12,13 +12,9 @@ import pytest
 from builders import BACKFILL, NORMAL, START_MS, Bench, MicroClock, memory_bench, op, read
 from celery_batcher import ProvisionedResource
 from celery_batcher.config import BATCHER_OPTIONS
-from celery_batcher.store.base import (
-    Charge,
-    LimitCounts,
-    Limits,
-    Released,
-    ResourceOptions,
-)
+from celery_batcher.store.base import Charge, Released
+from celery_batcher.store.counts import LimitCounts
+from celery_batcher.store.options import Limits, ResourceOptions
 
 DOCS = Path(__file__).parents[2] / "docs"
 

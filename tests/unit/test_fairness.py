@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from builders import Bench, memory_bench, op, read
 from celery_batcher.clock import ManualClock
 from celery_batcher.fairness import FairRing, water_fill, weigh
-from celery_batcher.store.base import Released, WatcherOptions
+from celery_batcher.store.base import Released
+from celery_batcher.store.options import WatcherOptions
 
 few = settings(max_examples=10)
 

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from builders import START_MS
-from celery_batcher.store.base import Limits, WatcherOptions
+from celery_batcher.store.options import Limits, WatcherOptions
 from fleet import Fleet, Member
 
 SECOND = 1_000_000

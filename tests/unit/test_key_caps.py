@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from builders import START_MS
 from celery_batcher import TooExpensiveError
-from celery_batcher.store.base import Limits, WatcherOptions
+from celery_batcher.store.options import Limits, WatcherOptions
 from fleet import Fleet
 from in_memory import InMemory
 

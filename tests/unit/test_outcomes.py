@@ -25,7 +25,8 @@ from celery_batcher.claim import Claimant
 from celery_batcher.enqueuing import Patience
 from celery_batcher.events import Listeners
 from celery_batcher.outcomes import RetryPolicy
-from celery_batcher.store.base import Released, Settlement, WatcherOptions
+from celery_batcher.store.base import Released, Settlement
+from celery_batcher.store.options import WatcherOptions
 
 Handler = Callable[[Batch], Any]
 

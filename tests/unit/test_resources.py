@@ -19,7 +19,7 @@ from celery_batcher import (
     TooExpensiveError,
 )
 from celery_batcher.costs import MAX_COST, check_cost, costs_of
-from celery_batcher.store.base import Limit
+from celery_batcher.store.options import Limit
 from in_memory import InMemory
 
 NO_CAPACITY = [

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from builders import BACKFILL, NORMAL, START_MS
-from celery_batcher.store.base import Limit, Limits, ResourceOptions, WatcherOptions
+from celery_batcher.store.options import Limit, Limits, ResourceOptions, WatcherOptions
 from fleet import Fleet, Member
 
 SECOND = 1_000_000
