@@ -122,6 +122,7 @@ class Lane:
             store=Witness(self.store, books),  # type: ignore[arg-type]
             intake=self.batcher.connections.intake(),
             publish=self._note,
+            on_taken_back=self.batcher._duties.on_taken_back,
             new_batch_id=lambda: uuid4().hex,
             listeners=self.batcher._listeners,
             clock=self.batcher.clock,
