@@ -11,6 +11,9 @@ from rich.table import Table
 
 FLUSH_INTERVAL = 0.1
 LIMITS = ("requests in 1 s", "requests in 4 s", "tokens in 1 s")
+EQUAL = ("4 equal", "4 fleets")
+LEASE_ROUND = 0.5
+"""Leases follow a round and a window after the demand; the window that is measured comes on top."""
 
 Figures = dict[str, Any]
 Rows = dict[str, dict[str, float]]
@@ -86,12 +89,14 @@ def _sharing_demands(figures: Figures) -> Iterator[Demand]:
     rows = figures["sharing"]
     for name, row in rows.items():
         yield _at_most(f"worst window, {name}", row["worst"], 1.0, _percent)
-        if name.startswith("4 equal"):
-            yield _at_least(f"use, {name}", row["use"], 0.98, _percent)
+        if name.startswith(EQUAL):
+            leased = name.startswith("4 fleets")
+            yield _at_least(f"use, {name}", row["use"], 0.97 if leased else 0.98, _percent)
             yield _at_least(f"Jain's index, {name}", row["jain"], 0.999, _index)
         if "reached" in row:
             what = "95 % of the capacity" if name == "doubled" else "90 % of its share"
-            yield _at_most(f"until {what}, {name}", row["reached"], 2.0, _ms)
+            most = LEASE_ROUND + 2.0 if name.startswith("4 fleets") else 2.0
+            yield _at_most(f"until {what}, {name}", row["reached"], most, _ms)
     by_limit = [row["use"] for name, row in rows.items() if name in LIMITS]
     yield _at_least("use of the limit that binds", max(by_limit), 0.98, _percent)
     yield from _shares(rows)
@@ -201,7 +206,7 @@ def _sharing(scenarios: Figures) -> Details:
             _percent(row["worst"]),
             _percent(row["use"]),
             ", ".join(f"{who} {_percent(share)}" for who, share in row.get("shares", {}).items()),
-            _index(row["jain"]) if name.startswith("4 equal") else "",
+            _index(row["jain"]) if name.startswith(EQUAL) else "",
         )
         for name, row in scenarios.items()
     ]
