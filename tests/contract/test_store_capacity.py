@@ -500,6 +500,21 @@ def test_what_one_does_not_need_the_other_has(bench: Bench) -> None:
     assert mine >= 0.97 * 3200
 
 
+def test_who_was_away_has_saved_up_no_claim(bench: Bench) -> None:
+    bench.begin(**GRID)
+    other = sharing(bench)
+    for one in (bench, other):
+        one.put_many([f"a{at:05}" for at in range(1000)])
+    released_in(2, bench, other)
+    bench.put_many([f"b{at:05}" for at in range(9000)])
+    released_in(4, bench, other)
+
+    other.put_many([f"c{at:05}" for at in range(9000)])
+    mine, theirs = released_in(3, bench, other)
+
+    assert mine == pytest.approx(theirs, rel=0.2)
+
+
 def test_a_floor_is_kept_whatever_the_weights(bench: Bench) -> None:
     bench.begin(**GRID)
     other = sharing(bench, floor=0.4)

@@ -258,6 +258,7 @@ MUTANTS = [
         "store/lua/commit.lua",
         "if (tonumber(b.commits) or 0) >= number then return 1 end\n",
         "",
+        test="contract/test_store_repeats.py",
     ),
     Mutant(
         "a watcher whose batch has ended is not put into the ring (Lua)",

@@ -85,18 +85,21 @@ IN_MEMORY = [
         HOLDS,
         "    resource.from_ms = opens\n",
         "    resource.from_ms = act.now\n",
+        test="contract/test_store_capacity.py",
     ),
     Mutant(
         "a resource closed for longer recovers meanwhile",
         HOLDS,
         "    else:\n        resource.from_ms = later\n",
         "",
+        test="contract/test_store_capacity.py",
     ),
     Mutant(
         "a new capacity ends a recovery, and needs no ramp",
         HOLDS,
         "        rises = step > 0 and resource.factor is None\n",
         "        rises = False\n",
+        test="contract/test_store_capacity.py",
     ),
     Mutant(
         "a debt is never paid",
@@ -121,6 +124,7 @@ IN_MEMORY = [
         LEDGER,
         "    if batch.charges >= number:\n",
         "    if batch.charges > number:\n",
+        test="contract/test_store_charge.py",
     ),
     Mutant(
         "what costs less frees more than it held",
@@ -139,7 +143,7 @@ IN_MEMORY = [
         CUTTING,
         "for nth, rank in ((0, 1), (1, 2))]\n",
         "for nth, rank in ((1, 2), (0, 1))]\n",
-        test="unit/test_sharing.py",
+        test="contract/test_store_capacity.py",
     ),
     Mutant(
         "batchers share whatever their weights",
@@ -167,7 +171,7 @@ IN_MEMORY = [
         SHARING,
         "max(own.tag, resource.times[nth])",
         "own.tag",
-        test="unit/test_sharing.py",
+        test="contract/test_store_capacity.py",
     ),
     Mutant(
         "water finds its level whatever the weights",
@@ -233,6 +237,7 @@ IN_LUA = [
         "store/lua/parts/slowing.lua",
         "  call('HSET', RES, 'from_ms', opens)\n",
         "  call('HSET', RES, 'from_ms', now)\n",
+        test="contract/test_store_capacity.py",
     ),
     Mutant(
         "a debt is never paid (Lua)",
