@@ -250,6 +250,7 @@ IN_LUA = [
         "store/lua/charge.lua",
         "if (tonumber(b[5]) or 0) >= tonumber(ARGV[5]) then return 1 end\n",
         "",
+        test="contract/test_store_charge.py",
     ),
     Mutant(
         "what costs less frees more than it held (Lua)",
