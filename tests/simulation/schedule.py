@@ -253,7 +253,6 @@ class Schedule:
         self.queue.stop()
         self._wait_for_producers()
         self.calm = True
-        self._move_in()
         self._finish()
         self._let_windows_pass()
 
@@ -299,6 +298,7 @@ class Schedule:
     def _let_work(self) -> None:
         """Undo what operators did, also what takes effect only now."""
         self.store.pause(0)
+        self._move_in()  # what the one before was about may have outlived it for a while
         provision = self.plan.provision
         if provision is None:
             return
