@@ -178,18 +178,22 @@ class SharedResource:
         Raises:
             ConfigurationError: it is no capacity, or there is no lease manager.
             PartitionsOutOfRangeError: it makes more than 500 partitions.
+            StoreUnavailableError: the store does not answer; nothing was changed here.
         """
+        self._checked_shared(capacity)
+        self._write(capacity, self._reserved)
         self._change(capacity, self._reserved)
-        self._write()
 
     def set_reserved_capacity(self, capacity: int) -> None:
         """Change what this fleet always has.
 
         Raises:
             ConfigurationError: it is no capacity.
+            StoreUnavailableError: the store does not answer; nothing was changed here.
         """
-        self._change(self._shared, checked_capacity(capacity, "reserved_capacity"))
-        self._write()
+        reserved = checked_capacity(capacity, "reserved_capacity")
+        self._write(self._shared, reserved)
+        self._change(self._shared, reserved)
 
     def adopt(self, capacity: int, reserved: int) -> None:
         """Go by the figures of the fleet's store: all of the capacity, and what of it is reserved.
@@ -206,10 +210,10 @@ class SharedResource:
         self._next = float("-inf")
         self._holding.again = True
 
-    def _write(self) -> None:
-        """Let the whole fleet go by the figures of this process."""
+    def _write(self, shared: int, reserved: int) -> None:
+        """Let the whole fleet go by these figures."""
         if self._batcher is not None:
-            self._batcher.set_capacities([self.max_capacity()], self._reserved)
+            self._batcher.set_capacities([shared + reserved], reserved)
 
     def raise_events_to(self, listener: Listener) -> None:
         """Tell a listener what happens from now on, instead of the one before."""

@@ -8,7 +8,12 @@ from unittest.mock import patch
 
 import pytest
 
-from celery_batcher import Batcher, MemoryLeaseManager, SharedResource
+from celery_batcher import (
+    Batcher,
+    MemoryLeaseManager,
+    SharedResource,
+    StoreUnavailableError,
+)
 from celery_batcher.leases.memory import Board
 from celery_batcher.store import memory
 from in_memory import InMemory
@@ -152,6 +157,19 @@ def test_figures_that_are_set_are_the_whole_fleets(fleets: Fleets) -> None:
     another = fleet.site.batcher("b2", rate_limiter=elsewhere)
     given = another.store.limiter("nobody", 1, "x")
     assert (given.capacity, given.reserved) == (0, 0)  # its resource is its own: another name
+
+
+def test_figures_that_the_store_did_not_take_are_not_taken_here(fleets: Fleets) -> None:
+    fleet = fleets.add()
+    fleet.tick()
+    away = StoreUnavailableError("away")
+    with patch.object(type(fleet.batcher.store), "set_capacity", side_effect=away):
+        for change in (fleet.resource.set_shared_capacity, fleet.resource.set_reserved_capacity):
+            with pytest.raises(StoreUnavailableError):
+                change(55)
+
+    assert fleet.resource.max_capacity() == 100
+    assert fleet.resource.reserved_capacity == 0
 
 
 def test_one_process_of_a_fleet_leases_and_another_goes_on_with_its_leases(
