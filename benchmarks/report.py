@@ -13,7 +13,7 @@ FLUSH_INTERVAL = 0.1
 LIMITS = ("requests in 1 s", "requests in 4 s", "tokens in 1 s")
 EQUAL = ("4 equal", "4 fleets")
 LEASE_ROUND = 0.5
-"""Leases follow a round and a window after the demand; the window that is measured comes on top."""
+"""Seconds between rounds of leases at most; leases follow a round and a window after the demand."""
 
 Figures = dict[str, Any]
 Rows = dict[str, dict[str, float]]
@@ -95,7 +95,7 @@ def _sharing_demands(figures: Figures) -> Iterator[Demand]:
             yield _at_least(f"Jain's index, {name}", row["jain"], 0.999, _index)
         if "reached" in row:
             what = "95 % of the capacity" if name == "doubled" else "90 % of its share"
-            most = LEASE_ROUND + 2.0 if name.startswith("4 fleets") else 2.0
+            most = LEASE_ROUND + 1.0 if name.startswith("4 fleets") else 2.0
             yield _at_most(f"until {what}, {name}", row["reached"], most, _ms)
     by_limit = [row["use"] for name, row in rows.items() if name in LIMITS]
     yield _at_least("use of the limit that binds", max(by_limit), 0.98, _percent)
