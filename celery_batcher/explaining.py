@@ -26,7 +26,7 @@ from .store.outlook import Found, Outlook
 from .watcher import Watcher
 
 if TYPE_CHECKING:
-    from .batcher import Batcher
+    from .controls import Controls
 
 MOST = 100_000
 """Operations that `Batcher.explain` looks at, unless it is told otherwise."""
@@ -73,7 +73,7 @@ class Explanation:
         return "\n  ".join(_lines(self))
 
 
-def explain(batcher: Batcher, what: str | Watcher, most: int) -> Explanation:
+def explain(batcher: Controls, what: str | Watcher, most: int) -> Explanation:
     """Why an operation or the next of a watcher waits."""
     name = _name_of(batcher, what)
     names = {*batcher.watchers, *(row.name for row in batcher.store.counts().watchers)}
@@ -85,7 +85,7 @@ def explain(batcher: Batcher, what: str | Watcher, most: int) -> Explanation:
     return _of_operation(batcher, found, looked)
 
 
-def _name_of(batcher: Batcher, what: object) -> str:
+def _name_of(batcher: Controls, what: object) -> str:
     if isinstance(what, Watcher):
         if what.batcher is not batcher:
             raise NoWatcherError(f"{what!r} is not one of batcher {batcher.name}")
@@ -95,7 +95,7 @@ def _name_of(batcher: Batcher, what: object) -> str:
     raise ConfigurationError(f"explain({what!r}): an operation's id, or a watcher or its name")
 
 
-def eta(batcher: Batcher) -> float | None:
+def eta(batcher: Controls) -> float | None:
     """Seconds until the whole buffer is released."""
     outlook = batcher.store.explain("", batcher.limits())
     return eta_of(outlook, batcher.name, turns=_turns(batcher))
@@ -131,12 +131,12 @@ def _places(names: list[str]) -> Iterator[tuple[str, str]]:
     yield "batches", ""
 
 
-def _turns(batcher: Batcher) -> bool:
+def _turns(batcher: Controls) -> bool:
     """Whether whoever flushes holds the turn between flushes."""
     return bool(batcher.option("flush_mode") == "turn")
 
 
-def _of_watcher(batcher: Batcher, name: str) -> Explanation:
+def _of_watcher(batcher: Controls, name: str) -> Explanation:
     limits = batcher.limits()
     outlook = batcher.store.explain(name, limits)
     if outlook.head:
@@ -151,14 +151,14 @@ def _of_watcher(batcher: Batcher, name: str) -> Explanation:
     return Explanation("idle", name, reasons=why, row=row)
 
 
-def _of_operation(batcher: Batcher, found: Found, looked: int) -> Explanation:
+def _of_operation(batcher: Controls, found: Found, looked: int) -> Explanation:
     entry, _ = wire.decode_entry(found.entry)
     of_it = (entry.costs, entry.priority, entry.key or "")
     outlook = batcher.store.explain(found.watcher, batcher.limits(), *of_it)
     return _explanation(batcher, found, outlook, looked)
 
 
-def _explanation(batcher: Batcher, found: Found, outlook: Outlook, looked: int = 0) -> Explanation:
+def _explanation(batcher: Controls, found: Found, outlook: Outlook, looked: int = 0) -> Explanation:
     entry, _ = wire.decode_entry(found.entry)
     question = Question(outlook, entry.costs, batcher.limits(), batcher.dimensions, _turns(batcher))
     why, earliest = _why(question, found)
@@ -219,7 +219,7 @@ def _in_lanes(outlook: Outlook, *why: Reason) -> tuple[Reason, ...]:
     return (*why, Reason("in-lanes", text))
 
 
-def _unknown(batcher: Batcher, id: str, looked: int, *, over: bool) -> Explanation:
+def _unknown(batcher: Controls, id: str, looked: int, *, over: bool) -> Explanation:
     outlook = batcher.store.explain("", batcher.limits())
     question = Question(outlook, (), batcher.limits(), batcher.dimensions, _turns(batcher))
     if over:
