@@ -169,6 +169,7 @@ BATCHER_OPTIONS: Mapping[str, Option] = {
     "floor": Option(0.0, part, _PART),
     "backfill_floor": Option(0.05, part, _PART),
     "emit_batch": Option(False, flag, "True or False"),
+    "mask": Option(None, function, "a function of the payload, or None"),
     "dead_letter_retention": Option(timedelta(days=14).total_seconds(), seconds, _SECONDS),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 from . import beat
 from .checks import Checker, Problem
@@ -14,12 +15,14 @@ from .configured import Configured
 from .duties import Duties
 from .enqueuing import Patience
 from .errors import ConfigurationError
-from .events import Listeners
+from .events import Listeners, logger
 from .explaining import MOST, Explanation, eta, explain
 from .status import Status, status_of
 from .store.options import Limits
 from .turn import TurnThread
 from .watcher import Watcher
+
+MASK_FAILED = "<masked: the mask failed>"
 
 
 class Controls(Configured):
@@ -118,6 +121,20 @@ class Controls(Configured):
         return status_of(
             self.name, counts, set_aside, self._duties.last_flush, dimensions=dimensions
         )
+
+    def shown(self, payload: Any) -> Any:
+        """What operators are shown of a payload: what the option ``mask`` makes of it.
+
+        A mask that fails hides all of it.
+        """
+        mask = self.option("mask")
+        if mask is None:
+            return payload
+        try:
+            return mask(payload)
+        except Exception as exc:  # noqa: BLE001 - a traceback might quote the payload
+            logger.warning("the mask of %s failed: %s", self.name, type(exc).__name__)
+            return MASK_FAILED
 
     def explain(self, what: str | Watcher, *, most: int = MOST) -> Explanation:
         """Why an operation waits, what it waits for, and since when; print it to read it.

@@ -8,6 +8,7 @@
       BatcherStoppedError (RuntimeError)   enqueuing was stopped here, or is drained
       NoOperationError (TypeError)         enqueue was given something else than an operation
       NoWatcherError (LookupError)         an operation names a watcher nobody registered
+      NoBatcherError (LookupError)         a batcher that the app does not have in this process
       InvalidNameError (ValueError)        a name that a broker or a key cannot carry
       InvalidCostError (ValueError)        a cost that is not an integer from 0 to 2**53 - 1
       TooExpensiveError (ValueError)       a cost above a capacity: it could never run
@@ -50,6 +51,15 @@ class NoOperationError(BatcherError, TypeError):
 
 class NoWatcherError(BatcherError, LookupError):
     """No watcher of this name is registered with the batcher."""
+
+
+class NoBatcherError(BatcherError, LookupError):
+    """The app has no batcher of this name in this process; ``near`` are names that look like it."""
+
+    def __init__(self, message: str, *, name: str, near: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.name = name
+        self.near = near
 
 
 class InvalidNameError(BatcherError, ValueError):

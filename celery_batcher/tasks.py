@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -16,7 +17,7 @@ from kombu.exceptions import KombuError
 from . import wire
 from .apart import apart
 from .costs import PLAIN, spoken
-from .errors import BrokerUnavailableError, ConfigurationError
+from .errors import BrokerUnavailableError, ConfigurationError, NoBatcherError
 from .intakes.base import lane_name
 from .store.base import Released
 from .worker.children import look_after_children
@@ -54,6 +55,25 @@ def add_batcher(app: Celery | None, batcher: Batcher) -> None:
 def find_batcher(app: Celery, name: str) -> Batcher | None:
     """The batcher of this name, as this process has it."""
     return _of_app.get(app, {}).get(name) or _of_any_app.get(name)
+
+
+def the_batcher(app: Celery, name: str) -> Batcher:
+    """The batcher of this name, as this process has it.
+
+    Raises:
+        NoBatcherError: there is none; it names those that look like it, and all there are.
+    """
+    if (found := find_batcher(app, name)) is not None:
+        return found
+    known = sorted(one.name for one in batchers(app))
+    near = tuple(difflib.get_close_matches(name, known))
+    if not known:
+        has = "it has none at all: import the module that makes them (imports=, include=)"
+    elif near:
+        has = f"did you mean {' or '.join(map(repr, near))}?"
+    else:
+        has = f"it has {', '.join(known)}"
+    raise NoBatcherError(f"the app has no batcher {name!r}: {has}", name=name, near=near)
 
 
 def batcher_of(app: Celery, watcher: str) -> Batcher | None:

@@ -32,6 +32,7 @@ WRONG: dict[str, list[Any]] = {
     "max_concurrent_batches": COUNT,
     "max_open_batches": [*COUNT, None],
     "emit_batch": [0, 1, "yes", None],
+    "mask": [1, "payload", []],
     "weight": [*COUNT, None],
     "floor": [-0.1, 1.1, math.nan, "1", True, None],
     "backfill_floor": [-0.1, 1.1, math.nan, "1", True, None],
