@@ -9,6 +9,7 @@ from typing import Any
 from celery import Celery
 
 from . import beat, tasks
+from .announcing import Announcer
 from .batch import Batch
 from .checks import Checker
 from .claim import Claimant
@@ -21,6 +22,7 @@ from .enqueuing import Enqueuer
 from .errors import (
     BatcherStoppedError,
     ConfigurationError,
+    EnqueueError,
     EnqueueUncertainError,
     ImproperOrderError,
 )
@@ -31,7 +33,7 @@ from .publishers.base import Outgoing
 from .registry import name_of
 from .resources.base import Resource
 from .results import results_for
-from .store.base import Admission
+from .store.base import Admission, TakenBack
 from .turn import TurnThread, one_flush
 from .watcher import Watcher
 
@@ -82,8 +84,9 @@ class Batcher(Controls):
             rate_limiter.bind(self)
         self.clock = clock or SystemClock()
         self._listeners = Listeners()
+        self._announcer = Announcer(self)
         self._checker = Checker(self)
-        self._duties = Duties(self, self._listeners, self._checker)
+        self._duties = Duties(self, self._listeners, self._announcer, self._checker)
         self._turn = TurnThread(self.name, self._duties)
         self._started = self._stopped = False
         caller = sys._getframe(1)
@@ -174,12 +177,18 @@ class Batcher(Controls):
         """Bring encoded messages into lanes; what `enqueue` and `enqueue_many` end in."""
         self._check_running()
         publisher = self.connections.publisher
-        Enqueuer(self.store, publisher, self.clock, self._check_running).send(
-            messages,
-            buffer_size=self.option("buffer_size"),
-            block=not self.option("error_on_full_buffer"),
-            timeout=self.option("enqueue_timeout"),
-        )
+        enqueuer = Enqueuer(self.store, publisher, self.clock, self._check_running)
+        try:
+            enqueuer.send(
+                messages,
+                buffer_size=self.option("buffer_size"),
+                block=not self.option("error_on_full_buffer"),
+                timeout=self.option("enqueue_timeout"),
+            )
+        except EnqueueError as exc:
+            self._announcer.enqueued(messages, exc.enqueued)
+            raise
+        self._announcer.enqueued(messages)
 
     def _check_running(self) -> None:
         if self._stopped:
@@ -263,6 +272,10 @@ class Batcher(Controls):
         """
         self._duties.audit()
 
+    def taken_back(self, taken: TakenBack, reason: str) -> None:
+        """What is told of a batch that was taken back from a child that was lost."""
+        self._duties.on_taken_back(taken, reason)
+
     def run_batch(
         self, watcher: Watcher, batch_id: str, *, soft_limited: bool = False
     ) -> dict[str, Any]:
@@ -276,7 +289,9 @@ class Batcher(Controls):
             watcher=watcher.name,
             handler=watcher.handler,
             policy=watcher.retry_policy,
+            max_attempts=watcher.max_attempts,
             listeners=self._listeners,
+            announcer=self._announcer,
             emit_batch=self.option("emit_batch"),
             soft_limited=soft_limited,
             results=results_for(self.app, watcher),

@@ -17,6 +17,7 @@ from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
 
 from . import wire
+from .announcing import Announcer
 from .batch import Batch
 from .charges import Charges, Lesson, lessons
 from .clock import Clock
@@ -27,6 +28,7 @@ from .errors import ClaimExpiredError, StoreUnavailableError, Throttled
 from .events import Listeners
 from .operation import Operation, new_id
 from .outcomes import BACK, DONE, Outcome, RetryPolicy, reason_of
+from .reporting import Report
 from .results import Results
 from .store.base import Charge, Settlement, Store
 from .store.options import Limits
@@ -71,7 +73,9 @@ class Claimant:
     handler: Callable[[Batch], Any]
     listeners: Listeners
     emit_batch: bool
+    announcer: Announcer = field(default_factory=Announcer)
     policy: RetryPolicy = field(default_factory=RetryPolicy)
+    max_attempts: int = 0
     soft_limited: bool = False
     results: Results | None = None
     dimensions: tuple[str, ...] = PLAIN
@@ -100,13 +104,14 @@ class Claimant:
         batch = claimed.batch
         if self.emit_batch:  # before time is taken: a slow listener makes a handler start late
             self.listeners.emit("batch", len(batch), self.watcher, list(batch.operations))
+        self.announcer.started(batch)
         try:
             in_time = self._in_time(batch_id, nonce, before)
         except BaseException:
-            claimed.settle(lambda _: BACK)
+            claimed.settle(lambda _: BACK, state="late")
             raise
         if not in_time:
-            claimed.settle(lambda _: BACK)
+            claimed.settle(lambda _: BACK, state="late")
             return {"batch": "late", "given_back": len(opened.outcomes)}
         return claimed.handle()
 
@@ -162,6 +167,7 @@ class _Claimed:
             check=None if claimant.soft_limited else self._check,
             settle_costs=self.charge,
         )
+        self._report = Report(claimant.announcer, self.batch, opened.unread, claimant.max_attempts)
         self._out_of_time = self._ended = False
 
     def handle(self) -> dict[str, Any]:
@@ -172,28 +178,35 @@ class _Claimed:
                 claimant.handler(batch)
         except Throttled as exc:
             try:
-                if exc.retry_after is None:
-                    claimant.store.throttle(_LONGEST_THROTTLE, _JITTER * random.random())
-                else:
-                    claimant.store.shut(milliseconds(max(0.0, exc.retry_after)))
+                self._throttle(exc.retry_after)
             finally:
-                self.settle(BACK)
+                self.settle(BACK, state="throttled", error=exc)
             return {"batch": "throttled", **self._summary()}
         except BaseException as exc:
             if self._worker_ends(exc):
-                self.settle(BACK)
+                self.settle(BACK, state="stopped")
                 if isinstance(exc, SystemExit):
                     raise
                 return {"batch": "stopped", **self._summary()}
             reason = reason_of(traceback.format_exc(limit=-20))
             undecided = claimant.policy.after_error(exc, self._undecided(), reason)
-            self.settle(undecided, reason, error=exc)
+            self.settle(undecided, reason, state="failed", error=exc)
             if halved := self._became["h"]:
                 claimant.listeners.emit("bisect", halved, claimant.watcher, self._id)
             raise
-        self.settle(DONE)
+        self.settle(DONE, state="done")
         charged = {"charged": self._charges.total()} if self._charges.number else {}
         return {"done": 0, **self._summary(), "cost": batch.cost, **charged}
+
+    def _throttle(self, retry_after: float | None) -> None:
+        """Close the resource for the whole fleet: for so long, or for longer every time."""
+        claimant = self._claimant
+        if retry_after is None:
+            ms = claimant.store.throttle(_LONGEST_THROTTLE, _JITTER * random.random())
+        else:
+            ms = milliseconds(max(0.0, retry_after))
+            claimant.store.shut(ms)
+        claimant.announcer.throttled(self.batch, ms)
 
     def _worker_ends(self, error: BaseException) -> bool:
         """Whether the handler was broken off because its worker ends. A killed one was too slow."""
@@ -251,6 +264,7 @@ class _Claimed:
         )
         self._unrecorded = None
         interrupted = self._store_results(outcomes) or interrupted
+        interrupted = self._report.recorded(self._left, outcomes, "") or interrupted
         decided = [one is not _UNDECIDED for one in outcomes]
         self._became.update(compress((one.kind for one in outcomes), decided))
         left = list(zip(self._left, outcomes, decided, strict=True))
@@ -287,6 +301,7 @@ class _Claimed:
         undecided: Outcome | Callable[[Operation], Outcome],
         reason: str = "",
         *,
+        state: str,
         error: BaseException | None = None,
     ) -> None:
         """Record the outcome of all operations, until the store has it.
@@ -294,7 +309,8 @@ class _Claimed:
         Args:
             undecided: what becomes of operations that the handler left undecided.
             reason: why, for those whose outcome has no other reason.
-            error: what the handler raised, if that is the reason.
+            state: how the handler ended.
+            error: what it raised, if that is the reason.
 
         Raises:
             ClaimExpiredError: the claim had ended before.
@@ -306,6 +322,8 @@ class _Claimed:
         self._until_recorded(lambda: store.settle(self._id, self._nonce, settlement))
         self._became.update(one.kind for one in outcomes)
         self._store_results(outcomes, error, reason)
+        self._report.recorded(self._left, outcomes, reason)
+        self._report.settled(self._became, state, error)
 
     def _store_results(
         self, outcomes: Sequence[Outcome], error: BaseException | None = None, reason: str = ""

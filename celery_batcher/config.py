@@ -170,6 +170,7 @@ BATCHER_OPTIONS: Mapping[str, Option] = {
     "backfill_floor": Option(0.05, part, _PART),
     "emit_batch": Option(False, flag, "True or False"),
     "mask": Option(None, function, "a function of the payload, or None"),
+    "send_events": Option(False, flag, "True or False"),
     "dead_letter_retention": Option(timedelta(days=14).total_seconds(), seconds, _SECONDS),
 }
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from . import beat
+from .announcing import Announcer
 from .checks import Checker, Problem
 from .clock import Clock
 from .config import DELAY, Unset, check_value, milliseconds, seconds
@@ -30,6 +31,7 @@ class Controls(Configured):
 
     clock: Clock
     _listeners: Listeners
+    _announcer: Announcer
     _duties: Duties
     _turn: TurnThread
     _checker: Checker
@@ -52,6 +54,7 @@ class Controls(Configured):
             raise ConfigurationError(f"pause({given!r}): seconds above 0, or None") from exc
         if self.store.pause(ms):
             self._listeners.emit("pause", ms)
+            self._announcer.paused(ms)
 
     def drain(self, timeout: float | timedelta | None = None) -> bool:
         """Take no more operations, in the whole fleet, and wait until all there are have ended.
@@ -82,6 +85,7 @@ class Controls(Configured):
         """End a pause or a drain, in the whole fleet."""
         if self.store.pause(0):
             self._listeners.emit("resume")
+            self._announcer.resumed()
         self.flush()
 
     def flush(self) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from celery.utils import uuid
 
 from . import beat, tasks
+from .announcing import Announcer
 from .audit import Auditor
 from .checks import Checker
 from .clock import Clock
@@ -55,9 +56,12 @@ class Rhythm:
 class Duties:
     """What a turn does for its batcher, in whatever process it is held."""
 
-    def __init__(self, batcher: Batcher, listeners: Listeners, checker: Checker) -> None:
+    def __init__(
+        self, batcher: Batcher, listeners: Listeners, announcer: Announcer, checker: Checker
+    ) -> None:
         self._batcher = batcher
         self._listeners = listeners
+        self._announcer = announcer
         self._checker = checker
         self.last_flush: LastFlush | None = None
         self.limiter = Limiter(batcher, listeners)
@@ -184,6 +188,7 @@ class Duties:
             on_taken_back=self.on_taken_back,
             new_batch_id=uuid,
             listeners=self._listeners,
+            announcer=self._announcer,
             clock=self.clock,
         )
 
@@ -192,7 +197,8 @@ class Duties:
         return tasks.publish_batches(self._batcher.app, self._batcher.watchers, batches)
 
     def on_taken_back(self, taken: TakenBack, reason: str) -> None:
-        """Store the results of what died, if its watcher keeps results and is known here."""
+        """Tell what died; store its results, if its watcher keeps them and is known here."""
+        self._announcer.dead(taken.watcher, taken.id, [(one, reason) for one in taken.died])
         results = results_for(self._batcher.app, self._batcher.watchers.get(taken.watcher))
         if results is not None:
             results.store_died(taken.died, reason)

@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from .announcing import Announcer
 from .clock import Clock
 from .errors import BrokerUnavailableError
 from .events import Listeners
@@ -56,6 +57,7 @@ class Flusher:
         on_taken_back: Callable[[TakenBack, str], None],
         new_batch_id: Callable[[], str],
         listeners: Listeners,
+        announcer: Announcer,
         clock: Clock,
     ) -> None:
         self.token = token
@@ -65,6 +67,7 @@ class Flusher:
         self._on_taken_back = on_taken_back
         self._new_batch_id = new_batch_id
         self._listeners = listeners
+        self._announcer = announcer
         self._clock = clock
         self._next_lane = ""
 
@@ -137,6 +140,8 @@ class Flusher:
         self._hand_over(pending)
         if answer.reason == "lost":
             raise TurnLostError
+        if not batches:
+            self._announcer.released_nothing(answer.reason)
         self._listeners.emit("flush-done", batches)
         return Flushed(batches, operations, answer.reason, answer.wait_ms, refused_at, answer.freed)
 
@@ -147,14 +152,7 @@ class Flusher:
         published = self._publish(batches)
         if published:
             self._store.published(published)
-        for batch in batches:
-            logger.info(
-                "released %d operations of %s, cost %d, trigger %s",
-                batch.operations,
-                batch.watcher,
-                batch.cost,
-                batch.trigger,
-            )
+        self._announcer.released(batches)
 
     def upkeep(self, limits: Limits) -> None:
         """Take back what is late, recall what nobody claims, publish what is due."""

@@ -38,6 +38,12 @@ def reason_of(text: object) -> str:
     return f"{clean[:half]}\n[{len(clean) - 2 * half} characters left out]\n{clean[-half:]}"
 
 
+def is_final(operation: Operation, outcome: Outcome, max_attempts: int) -> bool:
+    """Whether the operation is dead now. After so many attempts it is; 0: there is no limit."""
+    used_up = outcome.kind in "ra" and 0 < max_attempts <= operation.attempt
+    return outcome.kind == "x" or used_up
+
+
 class Decisions:
     """What a handler has decided so far, by the position of the operation in its batch."""
 

@@ -25,7 +25,7 @@ from kombu.exceptions import EncodeError
 from .apart import apart
 from .errors import OperationFailedError
 from .operation import Operation
-from .outcomes import Outcome
+from .outcomes import Outcome, is_final
 from .store.base import Died
 
 if TYPE_CHECKING:
@@ -61,10 +61,9 @@ def result_of(
     id, attempt = operation.id, operation.attempt
     if outcome.kind == "d":
         return Result(id, attempt, states.SUCCESS, outcome.result)
-    used_up = outcome.kind in "ra" and 0 < max_attempts <= attempt
     if outcome.kind not in _TOLD:
         return None
-    state: str = states.FAILURE if outcome.kind == "x" or used_up else states.RETRY
+    state: str = states.FAILURE if is_final(operation, outcome, max_attempts) else states.RETRY
     if error is None:
         return Result(id, attempt, state, OperationFailedError(outcome.reason))
     return Result(id, attempt, state, error, outcome.reason)

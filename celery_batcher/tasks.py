@@ -16,6 +16,7 @@ from kombu.exceptions import KombuError
 
 from . import wire
 from .apart import apart
+from .celery_events import sending
 from .costs import PLAIN, spoken
 from .errors import BrokerUnavailableError, ConfigurationError, NoBatcherError
 from .intakes.base import lane_name
@@ -255,6 +256,7 @@ def _leave_turns(**_: Any) -> None:
     ]:
         found.leave()
     apart.finish()
+    sending.finish()
 
 
 signals.worker_ready.connect(look_after_children, weak=False)

@@ -323,13 +323,15 @@ class Opened:
 
     ``registered`` has the ids of registered ones, by position. ``outcomes`` has an "x" for each
     entry whose payload could not be read and a "d" for each of the others, which are
-    ``operations``; ``reason`` is that of the last unreadable one.
+    ``operations``; ``unread`` has the ids and attempts of the unreadable ones, and ``reason`` is
+    that of the last.
     """
 
     operations: tuple[Operation, ...]
     registered: dict[int, bytes]
     outcomes: str
     reason: str
+    unread: tuple[tuple[str, int], ...] = ()
 
 
 def open_blocks(
@@ -339,6 +341,7 @@ def open_blocks(
     operations: list[Operation] = []
     registered: dict[int, bytes] = {}
     outcomes: list[str] = []
+    unread: list[tuple[str, int]] = []
     unpack, header, make = _HEADER.unpack_from, _HEADER.size, tuple.__new__
     json_accepted, plain = "application/json" in accept, dimensions == PLAIN
     reason, offset, end = "", 0, 0
@@ -364,6 +367,7 @@ def open_blocks(
         except Exception as exc:  # noqa: BLE001 - a serializer may raise anything
             reason = f"payload of {id} cannot be read: {explain(exc)}"
             outcomes.append("x")
+            unread.append((id, attempt))
             continue
         outcomes.append("d")
         operations.append(
@@ -383,4 +387,4 @@ def open_blocks(
         )
         if flags & REGISTERED:
             registered[len(operations) - 1] = raw_id
-    return Opened(tuple(operations), registered, "".join(outcomes), reason)
+    return Opened(tuple(operations), registered, "".join(outcomes), reason, tuple(unread))

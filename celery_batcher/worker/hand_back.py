@@ -9,6 +9,7 @@ import atexit
 import logging
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -16,8 +17,7 @@ from threading import Thread
 
 from ..claim import owner
 from ..errors import StoreUnavailableError
-from ..results import Results
-from ..store.base import Store
+from ..store.base import Store, TakenBack
 
 logger = logging.getLogger("celery_batcher")
 
@@ -29,7 +29,7 @@ _AT_EXIT = 5.0
 class Lost:
     """A batch that the process ``pid`` may have claimed and will not settle.
 
-    ``results``: who is told what died of it; None where results are not kept.
+    ``tell``: who is told what was taken back, and why.
     """
 
     store: Store
@@ -37,7 +37,7 @@ class Lost:
     pid: int
     reason: str
     attempt: bool
-    results: Results | None
+    tell: Callable[[TakenBack, str], None]
 
 
 class HandBack:
@@ -97,8 +97,7 @@ def _given_back(lost: Lost) -> bool:
             logger.warning(
                 "took back %d operations of %s: %s", taken.operations, taken.watcher, lost.reason
             )
-            if lost.results is not None:
-                lost.results.store_died(taken.died, lost.reason)
+            lost.tell(taken, lost.reason)
     return True
 
 

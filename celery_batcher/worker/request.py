@@ -16,7 +16,6 @@ from celery import Celery
 from kombu.utils.compat import detect_environment
 
 from .. import tasks
-from ..results import results_for
 from .hand_back import Lost, hand_back
 from .stopping import stop
 
@@ -78,8 +77,9 @@ class GivesBack(_Request):
         try:
             batcher = tasks.batcher_of(app, self.task.name)
             if pid is not None and batcher is not None:
-                results = results_for(app, batcher.watchers[self.task.name])
-                hand_back.add(Lost(batcher.store, self.id, pid, reason, attempt, results))
+                hand_back.add(
+                    Lost(batcher.store, self.id, pid, reason, attempt, batcher.taken_back)
+                )
         except Exception:
             logger.exception("batch %s comes back at its deadline", self.id)
 

@@ -125,6 +125,7 @@ class Lane:
             on_taken_back=self.batcher._duties.on_taken_back,
             new_batch_id=lambda: uuid4().hex,
             listeners=self.batcher._listeners,
+            announcer=self.batcher._announcer,
             clock=self.batcher.clock,
         )
         self._released: list[str] = []

@@ -32,7 +32,7 @@ def one_slot(redis_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Ite
         "slot": {"capacity": 500, "watchers": {"slot.work": {"max_batch_size": 20}}},
         "ticked": {
             "capacity": 1000,
-            "options": {"flush_mode": "tick"},
+            "options": {"flush_mode": "tick", "send_events": True},
             "watchers": {"ticked.work": {}},
         },
     }
@@ -62,6 +62,22 @@ def test_tick_mode_flushes_inside_the_task(one_slot: Fleet) -> None:
     assert one_slot.journal.numbers("ticked.work") == list(range(300))
     starts = one_slot.journal.starts("ticked.work")
     assert worst_window(starts) <= 1000
+
+
+def test_who_captures_events_hears_of_batches_from_the_worker_by_its_name(one_slot: Fleet) -> None:
+    app, got = one_slot.project.app, list[dict[str, Any]]()
+    wanted = {"batcher-released", "batcher-started", "batcher-settled"}
+    with app.connection_for_read() as connection:
+        receiver = app.events.Receiver(connection, handlers=dict.fromkeys(wanted, got.append))
+        with receiver.consumer_context() as (listening, _, _):
+            one_slot.project.watchers["ticked.work"].enqueue({"n": 300})
+            while {event["type"] for event in got} < wanted:
+                listening.drain_events(timeout=30)
+
+    one_slot.await_settled("ticked")
+    assert {event["hostname"] for event in got} == {"worker1@test"}
+    assert {event["batcher"] for event in got} == {"ticked"}
+    assert len({event["batch_id"] for event in got}) == 1
 
 
 # Queues

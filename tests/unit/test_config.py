@@ -33,6 +33,7 @@ WRONG: dict[str, list[Any]] = {
     "max_open_batches": [*COUNT, None],
     "emit_batch": [0, 1, "yes", None],
     "mask": [1, "payload", []],
+    "send_events": [0, 1, "yes", None],
     "weight": [*COUNT, None],
     "floor": [-0.1, 1.1, math.nan, "1", True, None],
     "backfill_floor": [-0.1, 1.1, math.nan, "1", True, None],

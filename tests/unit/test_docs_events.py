@@ -1,4 +1,4 @@
-"""docs/events.md has every event, and says of its ``val`` what the code says."""
+"""docs/events.md has every signal and event, and says of them what the code says."""
 
 from __future__ import annotations
 
@@ -6,16 +6,48 @@ import re
 from pathlib import Path
 
 import pytest
+from celery.utils.dispatch import Signal
 
 import celery_batcher
+from celery_batcher import celery_events, signals
 from celery_batcher.events import EVENTS
 
 MANUAL = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
-ROWS = [
-    [cell.strip() for cell in line.strip("|").split("|")]
-    for line in MANUAL.splitlines()
-    if line.startswith("| `")
-]
+
+
+def rows(section: str) -> list[list[str]]:
+    """The rows of the table in a section."""
+    text = MANUAL.split(f"## {section}\n")[1].split("\n## ")[0]
+    lines = [line for line in text.splitlines() if line.startswith("| `")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+ROWS = rows("Listeners")
+
+
+def test_the_table_of_signals_has_each_with_all_its_arguments() -> None:
+    told = {
+        name.strip("`"): set(re.findall(r"(?:^|; |, |are )`(\w+)`", arguments))
+        for name, _, arguments, _ in rows("Signals")
+    }
+    values = {"size", "capacity", "interval", "single", "failed", "throttled", "stopped", "late"}
+    known = {
+        name: signal.providing_args
+        for name, signal in vars(signals).items()
+        if isinstance(signal, Signal)
+    }
+
+    assert {name: arguments - values for name, arguments in told.items()} == known
+    assert all(name == getattr(signals, name).name for name in known)
+    assert all(when and where for _, when, _, where in rows("Signals"))
+
+
+def test_the_table_of_celerys_events_has_each_with_all_its_fields() -> None:
+    told = {
+        row[0].strip("`"): tuple(re.findall(r"`(\w+)`", row[1])) for row in rows("Events of Celery")
+    }
+
+    assert told == celery_events.EVENTS
 
 
 def test_the_table_has_every_event_once() -> None:
