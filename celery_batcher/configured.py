@@ -67,12 +67,15 @@ class Configured:
 
     @property
     def connections(self) -> Connections:
-        """The store and the lanes of this batcher, connected when first used."""
+        """The store and the lanes of this batcher, connected when first used.
+
+        Without an app of its own they are those of the current app, also when that is another one
+        later on, as in tests that make an app each.
+        """
+        app = self.app
         with self._lock:
-            if self._connections is None:
-                self._connections = connections(
-                    self.app, batcher=self.name, resource=self.resource_name
-                )
+            if self._connections is None or self._connections.app is not app:
+                self._connections = connections(app, batcher=self.name, resource=self.resource_name)
             return self._connections
 
     @property

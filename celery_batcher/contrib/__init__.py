@@ -1,0 +1,1 @@
+"""What fits celery_batcher to other packages; each needs its extra."""
