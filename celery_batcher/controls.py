@@ -18,7 +18,10 @@ from .enqueuing import Patience
 from .errors import ConfigurationError
 from .events import Listeners, logger
 from .explaining import MOST, Explanation, eta, explain
-from .status import Status, status_of
+from .looking import names_of, peek
+from .operation import Operation
+from .purging import Purge
+from .status import Lease, Status, status_of
 from .store.options import Limits
 from .turn import TurnThread
 from .watcher import Watcher
@@ -125,6 +128,50 @@ class Controls(Configured):
         return status_of(
             self.name, counts, set_aside, self._duties.last_flush, dimensions=dimensions
         )
+
+    def peek(self, watcher: str | Watcher | None = None, *, most: int = 10) -> list[Operation]:
+        """The operations next in turn, as the index has them; it changes nothing.
+
+        Those of a key that waits at its caps are last. What is in lanes or delayed is not among
+        them. A payload that cannot be read is None. Show payloads by `shown`.
+
+        Args:
+            watcher: or its name; without one, of all watchers in turns.
+            most: up to 1,000; fewer come when their payloads are large.
+
+        Raises:
+            NoWatcherError: the watcher is unknown.
+        """
+        return peek(self, watcher, most)
+
+    def purge(self, watcher: str | Watcher | None = None) -> int:
+        """Remove everything in the buffer for good: what waits, is delayed or in lanes.
+
+        What is released or runs is not touched. What is enqueued meanwhile may stay, and so may
+        what a process that flushes just releases: pause first. Whoever waits for results of
+        operations that are removed waits for ever, as after ``celery purge``.
+
+        Args:
+            watcher: or its name, to empty only its part.
+
+        Returns:
+            How many operations were removed.
+
+        Raises:
+            NoWatcherError: the watcher is unknown.
+            BrokerUnavailableError: lanes could not be read; what had come out of them is gone.
+        """
+        names = names_of(self, watcher)
+        removed = Purge(self, self._duties, names, every=watcher is None).run()
+        logger.warning("%s: %d operations were purged", self.name, removed)
+        return removed
+
+    def leases(self) -> tuple[Lease, ...]:
+        """The partitions of a `SharedResource` that this fleet has leased, as the store has them.
+
+        None with any other resource.
+        """
+        return tuple(Lease(one.number, one.capacity, one.ms / 1000) for one in self.store.leases())
 
     def shown(self, payload: Any) -> Any:
         """What operators are shown of a payload: what the option ``mask`` makes of it.

@@ -63,7 +63,11 @@ class FairRing:
 
     def members(self) -> list[str]:
         """All members, the next first."""
-        return sorted(self._tags, key=lambda member: (self._tags[member], member))
+        return [member for _, member in self.tags()]
+
+    def tags(self) -> list[tuple[float, str]]:
+        """The times of all members, and these, the next first."""
+        return sorted((tag, member) for member, tag in self._tags.items())
 
     def serve(self, member: str, tag: float, weight: float) -> None:
         """Note that a member whose time was ``tag`` took ``weight``."""

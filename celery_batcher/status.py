@@ -109,6 +109,21 @@ class Status:
     last_flush: LastFlush | None
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A partition of a shared capacity that this fleet has leased.
+
+    Attributes:
+        partition: its number, from 0.
+        capacity: what it is worth.
+        left: seconds until the lease ends, unless it is renewed.
+    """
+
+    partition: int
+    capacity: int
+    left: float
+
+
 def watcher_status(row: WatcherCounts) -> WatcherStatus:
     """A watcher's row, in the units of users."""
     return WatcherStatus(

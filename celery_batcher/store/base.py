@@ -220,6 +220,24 @@ class TakenBack:
     died: tuple[Died, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Discarded:
+    """A step of a purge: operations removed, delayed ones left so far, whether the part is over."""
+
+    operations: int
+    left: int = 0
+    over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A leased partition: its number, what it is worth, and milliseconds until its lease ends."""
+
+    number: int
+    capacity: int
+    ms: int
+
+
 class Store(Protocol):
     """Where the shared state of one batcher lives."""
 
@@ -369,6 +387,9 @@ class Store(Protocol):
     def yield_limiter(self, token: str) -> bool:
         """Give back the right to lease."""
 
+    def leases(self) -> list[Partition]:
+        """The partitions that are leased now, by number."""
+
     def shut(self, ms: int) -> bool:
         """Close the resource for the whole fleet; True when that made it longer."""
 
@@ -399,6 +420,20 @@ class Store(Protocol):
 
         Parts are ``batches`` and ``delayed`` of the batcher; ``heads`` (the first of each queue),
         ``waiting`` and ``dead`` of the watcher.
+        """
+
+    def peek(self, watcher: str, most: int) -> list[bytes]:
+        """The entries of a watcher's operations that wait, those next in turn first.
+
+        Those whose key waits at its caps are last. At least one, and not many beyond 1 MiB. It
+        changes nothing.
+        """
+
+    def discard(self, id: str, part: str, watcher: str, most: int, left: int = 0) -> Discarded:
+        """Remove operations for good, a bounded step a call; ``id`` names the step.
+
+        Parts are ``waiting`` of the watcher, and ``delayed`` of the watcher or, without one, of
+        all: go on with what was ``left`` before.
         """
 
     def audit(self, id: str, every_ms: int) -> AuditStep:

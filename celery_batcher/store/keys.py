@@ -12,7 +12,7 @@ key                         type   what it holds, and who writes it
 <prefix>{resource}:costs    hash   the cost of each of these rows
 ... :ends#n, :costs#n              the same of the n-th limit
 <prefix>{resource}:leases   zset   leased partitions by the end of their lease
-B meta                      hash   counters, turn, pause, sequence, virtual time
+B meta                      hash   counters, turn, pause, sequence, virtual time, a step of a purge
 B ring                      zset   watchers that may release, by virtual time
 B back                      zset   the same for their back-fills
 B parked                    zset   watchers too dear for now, by the time to ask them again

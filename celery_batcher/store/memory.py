@@ -25,8 +25,10 @@ from .base import (
     Arrival,
     Charge,
     Claim,
+    Discarded,
     Leased,
     Limiter,
+    Partition,
     Refused,
     Released,
     Settlement,
@@ -39,8 +41,10 @@ from .counts import AuditStep, Counts, Dead, Facts, SetAside
 from .memory_audit import audit, counters_of
 from .memory_counts import counts
 from .memory_cutting import release
+from .memory_discard import discard
 from .memory_explain import explain, seek
 from .memory_index import reindex, rejoin
+from .memory_peek import peek
 from .memory_state import Act, BatcherState, LimitState, Member, ResourceState
 from .options import Limits, WatcherOptions
 from .outlook import Outlook, Sought
@@ -263,6 +267,10 @@ class MemoryStore:
         with self._act() as act:
             return leasing.yield_limiter(act, token)
 
+    def leases(self) -> list[Partition]:
+        with self._act() as act:
+            return leasing.leases(act)
+
     def shut(self, ms: int) -> bool:
         with self._act() as act:
             if act.now + ms <= act.resource.closed_until:
@@ -314,6 +322,14 @@ class MemoryStore:
     def seek(self, id: str, part: str, watcher: str = "", cursor: str = "") -> Sought:
         with self._act() as act:
             return seek(act, id, part, watcher)
+
+    def peek(self, watcher: str, most: int) -> list[bytes]:
+        with self._act() as act:
+            return peek(act, watcher, most)
+
+    def discard(self, id: str, part: str, watcher: str, most: int, left: int = 0) -> Discarded:
+        with self._act() as act:
+            return discard(act, id, part, watcher, most, left)
 
     def audit(self, id: str, every_ms: int) -> AuditStep:
         with self._act() as act:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base import Leased, Limiter
+from .base import Leased, Limiter, Partition
 from .memory_holds import limits_now
 from .memory_index import reindex
 from .memory_state import Act
@@ -42,3 +42,16 @@ def yield_limiter(act: Act, token: str) -> bool:
         return False
     resource.limiter_until = 0
     return True
+
+
+def leases(act: Act) -> list[Partition]:
+    resource = act.resource
+    if resource.factor is None:
+        return []
+    return [
+        Partition(
+            number, resource.factor - resource.lacking * (number == resource.last), ends - act.now
+        )
+        for number, ends in sorted(resource.leases.items())
+        if ends > act.now
+    ]

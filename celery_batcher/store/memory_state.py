@@ -9,7 +9,7 @@ from itertools import islice
 
 from .. import wire
 from ..fairness import FairRing
-from .base import Admission, Released
+from .base import Admission, Discarded, Released
 from .counts import Dead, SetAside
 from .memory_audit import AuditState
 from .options import Limit, ResourceOptions, WatcherOptions
@@ -265,6 +265,7 @@ class BatcherState:
     refused: dict[tuple[str, str], int] = field(default_factory=dict)
     late: int = 0
     audit: AuditState = field(default_factory=AuditState)
+    discarded: tuple[str, Discarded] = ("", Discarded(0))
 
     def watcher(self, name: str) -> WatcherState:
         """The watcher of this name, which exists from now on."""

@@ -30,8 +30,10 @@ from .base import (
     Charge,
     Claim,
     Died,
+    Discarded,
     Leased,
     Limiter,
+    Partition,
     Refused,
     Released,
     Settlement,
@@ -48,6 +50,8 @@ from .redis_explain import outlook, sought
 
 _LUA = resources.files(__package__) / "lua"
 _TIMEOUT = 5.0
+MAX_BYTES = 1024 * 1024
+"""Of operations that a call reads or removes: beyond it the next call goes on."""
 
 
 @cache
@@ -305,6 +309,15 @@ class RedisStore:
     def yield_limiter(self, token: str) -> bool:
         return bool(self._run("yield", token))
 
+    def leases(self) -> list[Partition]:
+        factor, last, lacking, *rows = [one.decode() for one in self._run("leases")]
+        pairs = sorted((int(one), int(ms)) for one, ms in zip(rows[::2], rows[1::2], strict=True))
+        return [
+            Partition(number, int(factor) - int(lacking) * (number == int(last)), ms)
+            for number, ms in pairs
+            if factor
+        ]
+
     def shut(self, ms: int) -> bool:
         return bool(self._run("shut", ms))
 
@@ -333,6 +346,14 @@ class RedisStore:
     def seek(self, id: str, part: str, watcher: str = "", cursor: str = "") -> Sought:
         at = cursor.encode("latin-1")
         return sought(self._run("seek", id, part, watcher, at, *self.seek_bounds))
+
+    def peek(self, watcher: str, most: int) -> list[bytes]:
+        return cast(list[bytes], self._run("peek", watcher, most, MAX_BYTES))
+
+    def discard(self, id: str, part: str, watcher: str, most: int, left: int = 0) -> Discarded:
+        answer = self._run("discard", id, part, watcher, left, most, MAX_BYTES)
+        removed, left, over = json.loads(answer)
+        return Discarded(removed, left, bool(over))
 
     def audit(self, id: str, every_ms: int) -> AuditStep:
         return _audit_step(self._run("audit", id, every_ms, *self.audit_bounds))

@@ -103,6 +103,10 @@ class Entry:
         return bool(self.flags & REGISTERED)
 
     @property
+    def batchable(self) -> bool:
+        return bool(self.flags & BATCHABLE)
+
+    @property
     def single(self) -> bool:
         """Whether it shares its batch with no other."""
         return _single(self.flags)

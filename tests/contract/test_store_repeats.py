@@ -69,6 +69,10 @@ SAME_ANSWER: dict[str, Act] = {
     "audit": lambda b: b.store.audit("step", 1000),
     "throttle": lambda b: b.store.throttle(60_000, 0.25),
     "counts": lambda b: b.store.counts(),
+    "peek": lambda b: b.store.peek("w", 9),
+    "leases": lambda b: b.store.leases(),
+    "discard": lambda b: b.store.discard("step", "waiting", "w", 3),
+    "discard, delayed": lambda b: b.store.discard("step", "delayed", "w", 3),
 }
 SAME_STATE: dict[str, Act] = {
     "withdraw": lambda b: b.store.withdraw(["lost", "unknown"]),

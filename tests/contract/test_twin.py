@@ -404,6 +404,22 @@ class Pair:
     def explain(self, watcher: str, costs: tuple[int, ...], priority: int, key: str) -> None:
         self.both("explain", watcher, self.limits, costs, priority, key)
 
+    def peek(self, watcher: str, most: int) -> None:
+        before = self.redis.snapshot()
+        self.both("peek", watcher, most)
+        assert self.redis.snapshot() == before
+
+    def discard(self, part: str, watcher: str, most: int, steps: int) -> None:
+        left = 0
+        for _ in range(steps):
+            before = self.memory.store.counts()
+            id = f"d{next(self.numbers)}"
+            gone = self.both("discard", id, part, watcher, most, left)
+            after = self.memory.store.counts()
+            left = gone.left
+            self.books.settled += gone.operations  # as if they were done
+            self.books.settled_cost += before.unsettled_cost - after.unsettled_cost
+
     def seek(self, which: int, part: str, watcher: str) -> None:
         """The search of the store in memory is one step."""
         id = f"o{which}"
@@ -418,8 +434,10 @@ class Pair:
     def look(self) -> None:
         self.both("take_turn", "turn", 10**9, keep=True)
         self.both("take_turn", "other", 10, keep=False)
+        self.both("leases")
         for watcher in WATCHERS:
             self.both("dead", watcher, 50)
+            self.both("peek", watcher, 50)
         self.both("set_asides", 50)
 
 
@@ -516,6 +534,15 @@ acts = st.one_of(
     act("explain", watcher, st.just(()), st.just(1), st.just("")),
     act("seek", st.integers(0, 60), st.sampled_from(["batches", "delayed", "dead"]), watcher),
     act("seek", st.integers(0, 60), st.sampled_from(["heads", "waiting"]), watcher),
+    act("peek", watcher, st.sampled_from([1, 2, 30])),
+    act("peek", watcher, st.sampled_from([1, 2, 30])),
+    act(
+        "discard",
+        st.sampled_from(["waiting", "delayed"]),
+        watcher,
+        st.sampled_from([1, 3, 500]),
+        st.integers(1, 3),
+    ),
     act("look"),
 )
 

@@ -84,10 +84,13 @@ def produce() -> None:
         batcher.inflight(),
     )
     status: Status = batcher.status()
+    next_ones: list[Operation] = batcher.peek("write", most=5)
+    purged: int = batcher.purge() + batcher.purge(write)
+    masked: Any = batcher.shown(next_ones[0].payload)
     why: Explanation = batcher.explain(id, most=1000)
     waits: list[float | None] = [reason.wait for reason in batcher.explain(write).reasons]
     seconds: float | None = batcher.eta()
-    print(why, why.earliest, waits, seconds)  # noqa: T201
+    print(purged, masked, why, why.earliest, waits, seconds)  # noqa: T201
     listener: int = batcher.add_listener(lambda event, val, msg, metadata: None)
     batcher.remove_listener(listener)
     batcher.pause()

@@ -49,7 +49,7 @@ local function make_barrier()
   end
 
   -- Whether a name comes before another, as the server orders them: Lua's `<` obeys the locale.
-  local function precedes(name, other)
+  function barrier.precedes(name, other)
     for i = 1, math.min(#name, #other) do
       local a, b = string.byte(name, i), string.byte(other, i)
       if a ~= b then return a < b end
@@ -61,7 +61,7 @@ local function make_barrier()
   local function whereabouts(prio, key, region)
     if prio ~= walk.prio then return prio < walk.prio and 'passed' or 'ahead' end
     if not walk.key then return 'ahead' end
-    if key ~= walk.key then return precedes(key, walk.key) and 'passed' or 'ahead' end
+    if key ~= walk.key then return barrier.precedes(key, walk.key) and 'passed' or 'ahead' end
     if region ~= walk.region then return region == 'r' and 'passed' or 'ahead' end
     return 'here'
   end
