@@ -41,6 +41,7 @@ class Linked:
     store: Any
     publisher: Any
     intake: Callable[[], Any]
+    app: Celery = APP
 
 
 class SimulatedBatcher(Batcher):
@@ -54,7 +55,9 @@ class SimulatedBatcher(Batcher):
         )
         self._process = process
         self._connections = process.schedule.linked  # type: ignore[assignment]
-        self._duties = SimulatedDuties(process, self, self._listeners, self._checker)
+        self._duties = SimulatedDuties(
+            process, self, self._listeners, self._announcer, self._checker
+        )
         self._turn = SimulatedTurn(process, self._duties)
 
 
