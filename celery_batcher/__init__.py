@@ -31,6 +31,7 @@ from .errors import (
 )
 from .explaining import Explanation
 from .leases import AzureBlobLeaseManager, MemoryLeaseManager, RedisLeaseManager
+from .metrics import Meters, RecentBatch
 from .operation import Operation
 from .resources import ProvisionedResource, SharedResource
 from .status import Status
@@ -44,10 +45,12 @@ __all__ = [
     "DeadLetter",
     "Explanation",
     "MemoryLeaseManager",
+    "Meters",
     "Operation",
     "Problem",
     "ProvisionedResource",
     "Reason",
+    "RecentBatch",
     "RedisLeaseManager",
     "SharedResource",
     "Status",

@@ -19,6 +19,7 @@ from .errors import ConfigurationError
 from .events import Listeners, logger
 from .explaining import MOST, Explanation, eta, explain
 from .looking import names_of, peek
+from .metrics import Meters, RecentBatch, meters_of, recent_batch
 from .operation import Operation
 from .purging import Purge
 from .status import Lease, Status, status_of
@@ -125,9 +126,19 @@ class Controls(Configured):
         counts = self.store.counts()
         set_aside = tuple(self.store.set_asides(10)) if counts.set_aside else ()
         dimensions = None if self.rate_limiter is None else self.dimensions
-        return status_of(
-            self.name, counts, set_aside, self._duties.last_flush, dimensions=dimensions
-        )
+        return status_of(self.name, counts, set_aside, dimensions=dimensions)
+
+    def meters(self) -> Meters:
+        """What the whole fleet has counted since ever: operations, batches, flushes, histograms."""
+        return meters_of(self.store.meters())
+
+    def recent_batches(self, most: int = 50) -> list[RecentBatch]:
+        """The batches that were released last, the newest first, and what became of them.
+
+        Args:
+            most: how many; the store keeps 100 that have ended.
+        """
+        return [recent_batch(one) for one in self.store.recent(most)]
 
     def peek(self, watcher: str | Watcher | None = None, *, most: int = 10) -> list[Operation]:
         """The operations next in turn, as the index has them; it changes nothing.

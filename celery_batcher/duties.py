@@ -21,7 +21,6 @@ from .flusher import Flusher
 from .limiter import Limiter
 from .resources.base import Resource
 from .results import results_for
-from .status import LastFlush
 from .store.base import Released, Standing, Store, TakenBack
 from .store.options import Limit, Limits
 
@@ -63,7 +62,6 @@ class Duties:
         self._listeners = listeners
         self._announcer = announcer
         self._checker = checker
-        self.last_flush: LastFlush | None = None
         self.limiter = Limiter(batcher, listeners)
         self.auditor = Auditor(
             batcher.name,
@@ -221,9 +219,6 @@ class Duties:
         if retired:
             logger.warning("%s: %d dead letters were too old and are gone", name, retired)
         self.auditor.walk()
-
-    def on_flush(self, flush: LastFlush) -> None:
-        self.last_flush = flush
 
     def on_error(self, exc: Exception) -> None:
         self._listeners.emit("error", 1, str(exc))

@@ -30,14 +30,12 @@ class TurnLostError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Flushed:
-    """What a flush did, why it stopped, and when to try again.
+    """Why a flush stopped, and when to try again.
 
     ``wait_ms`` counts from ``refused_at`` (monotonic seconds); -1: at the next tick. ``freed`` is
     that of `Refused`.
     """
 
-    batches: int
-    operations: int
     reason: str
     wait_ms: int
     refused_at: float
@@ -127,7 +125,8 @@ class Flusher:
         pending: list[Released] = []
         batches = operations = 0
         while True:
-            answer = self._store.release(self.token, self._new_batch_id(), limits)
+            so_far = batches, operations
+            answer = self._store.release(self.token, self._new_batch_id(), limits, so_far)
             if isinstance(answer, Refused):
                 refused_at = self._clock.monotonic()
                 break
@@ -143,7 +142,7 @@ class Flusher:
         if not batches:
             self._announcer.released_nothing(answer.reason)
         self._listeners.emit("flush-done", batches)
-        return Flushed(batches, operations, answer.reason, answer.wait_ms, refused_at, answer.freed)
+        return Flushed(answer.reason, answer.wait_ms, refused_at, answer.freed)
 
     def _hand_over(self, batches: Sequence[Released]) -> None:
         """Publish the tasks of batches. What fails stays due, and is published by `upkeep`."""

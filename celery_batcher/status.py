@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .store.counts import Counts, SetAside, WatcherCounts
+from .store.meters import FlushRecord
 
 
 @dataclass(frozen=True, slots=True)
 class LastFlush:
-    """The newest flush of this process: when (ms since 1970), what it released, why it stopped."""
+    """The newest flush of the fleet: its end (ms since 1970), what it released, why no more."""
 
     at_ms: int
     batches: int
@@ -75,7 +76,7 @@ class Status:
         capacity, held: of the first limit of the resource; None without one.
         limits: all limits of the resource; none without one.
         set_aside: messages that could not be read; `set_aside_messages` has the oldest ten.
-        last_flush: of this process only.
+        last_flush: the newest of the fleet, whichever process did it; None before the first.
     """
 
     name: str
@@ -143,7 +144,6 @@ def status_of(
     name: str,
     counts: Counts,
     set_aside: tuple[SetAside, ...],
-    last_flush: LastFlush | None,
     *,
     dimensions: tuple[str, ...] | None,
 ) -> Status:
@@ -182,8 +182,14 @@ def status_of(
         watchers=watchers,
         set_aside=counts.set_aside,
         set_aside_messages=set_aside,
-        last_flush=last_flush,
+        last_flush=_last_flush(counts.last_flush),
     )
+
+
+def _last_flush(last: FlushRecord | None) -> LastFlush | None:
+    if last is None:
+        return None
+    return LastFlush(last.at_ms, last.batches, last.operations, last.reason)
 
 
 def _limits(counts: Counts, dimensions: tuple[str, ...]) -> tuple[LimitStatus, ...]:

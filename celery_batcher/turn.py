@@ -15,7 +15,6 @@ from .duties import Duties, Rhythm
 from .errors import BatcherError
 from .flusher import Flusher, TurnLostError
 from .operation import new_id
-from .status import LastFlush
 from .store.options import Limits
 
 logger = logging.getLogger("celery_batcher")
@@ -119,9 +118,6 @@ class Turn:
 
     def _flush(self, flusher: Flusher, limits: Limits, tick: float) -> None:
         flushed = flusher.flush(limits)
-        self._duties.on_flush(
-            LastFlush(self._clock.now_ms(), flushed.batches, flushed.operations, flushed.reason)
-        )
         self._flush_at = tick
         if flushed.reason in _WAKES and flushed.wait_ms >= 0:
             self._flush_at = min(tick, flushed.refused_at + max(_GAP, flushed.wait_ms / 1000))

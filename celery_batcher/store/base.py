@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from .counts import AuditStep, Counts, Dead, Facts, SetAside
+from .meters import BatchRecord, Readings
 from .options import Limit, Limits, WatcherOptions
 from .outlook import Outlook, Sought
 
@@ -297,8 +298,13 @@ class Store(Protocol):
 
     # Batches
 
-    def release(self, token: str, id: str, limits: Limits) -> Released | Refused:
+    def release(
+        self, token: str, id: str, limits: Limits, so_far: tuple[int, int] = (0, 0)
+    ) -> Released | Refused:
         """Release one batch under this id, if everything allows it.
+
+        ``so_far``: batches and operations that this flush has released. A refusal, unless the turn
+        is lost, ends the flush, and counts it under the id: that of no other.
 
         Before that, operations whose delay is over wait again, some hundred at a time.
         """
@@ -401,6 +407,12 @@ class Store(Protocol):
 
     def counts(self) -> Counts:
         """The numbers of this moment."""
+
+    def meters(self) -> Readings:
+        """All counters and histograms, since ever."""
+
+    def recent(self, most: int) -> list[BatchRecord]:
+        """The batches that were released last, the newest first, 100 at most."""
 
     def explain(
         self,

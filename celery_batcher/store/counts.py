@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .meters import FlushRecord
 from .options import Limit
 
 
@@ -69,6 +70,7 @@ class Counts:
     paused_ms: int = 0
     draining: bool = False
     turn_ms: int = 0
+    last_flush: FlushRecord | None = None
     limits: tuple[LimitCounts, ...] = ()
     watchers: tuple[WatcherCounts, ...] = field(default_factory=tuple)
 

@@ -29,6 +29,9 @@ B ids                       set    ids of live operations that are registered
 B noted                     zset   messages staged whose acknowledgement is not known
 B repeated                  zset   messages published again: the second to arrive is dropped
 B aside                     list   set-aside messages, with time, lane and reason
+B flushes                   hash   how many flushes ended with which result, and the newest
+B recent                    list   a line for each batch of those that ended last: the newest first
+B meters:<watcher>          string counters of its operations and batches, for ever
 B watchers                  set    names of all watchers ever seen
 B w:<watcher>               hash   options, counters, virtual times of its keys
 B k:<watcher>:<prio>        zset   its keys by virtual time
@@ -76,6 +79,8 @@ OWN = (
     "later",
     "parked",
     "key_ends",
+    "flushes",
+    "recent",
 )
 
 

@@ -19,6 +19,7 @@ from . import memory_holds as holds
 from . import memory_intake as intake
 from . import memory_leasing as leasing
 from . import memory_ledger as ledger
+from . import memory_meters as meters
 from .base import (
     Admission,
     Admitted,
@@ -46,6 +47,7 @@ from .memory_explain import explain, seek
 from .memory_index import reindex, rejoin
 from .memory_peek import peek
 from .memory_state import Act, BatcherState, LimitState, Member, ResourceState
+from .meters import BatchRecord, Readings
 from .options import Limits, WatcherOptions
 from .outlook import Outlook, Sought
 
@@ -175,9 +177,11 @@ class MemoryStore:
 
     # Batches
 
-    def release(self, token: str, id: str, limits: Limits) -> Released | Refused:
+    def release(
+        self, token: str, id: str, limits: Limits, so_far: tuple[int, int] = (0, 0)
+    ) -> Released | Refused:
         with self._act() as act:
-            return release(act, token, id, limits)
+            return release(act, token, id, limits, so_far)
 
     def published(self, ids: Sequence[str]) -> int:
         with self._act() as act:
@@ -291,6 +295,14 @@ class MemoryStore:
     def counts(self) -> Counts:
         with self._act() as act:
             return counts(act)
+
+    def meters(self) -> Readings:
+        with self._act() as act:
+            return meters.readings(act)
+
+    def recent(self, most: int) -> list[BatchRecord]:
+        with self._act() as act:
+            return meters.recent(act, most)
 
     def _open_holds(self) -> dict[str, Counter[int]]:
         """What unclaimed batches of each batcher of the resource hold, by dimension."""

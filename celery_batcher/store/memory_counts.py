@@ -54,6 +54,7 @@ def counts(act: Act) -> Counts:
             )
             for one in limits
         ),
+        last_flush=state.last_flush,
         watchers=tuple(_row(act, name) for name in sorted(state.watchers)),
     )
 

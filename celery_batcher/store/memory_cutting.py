@@ -12,6 +12,7 @@ from .memory_budget import Budget, allow, counts_allow, gate
 from .memory_holds import LimitNow, hold_open, lapse, limits_now, pay_debts
 from .memory_index import BACKFILLS, URGENT, first_group, front, next_of, reindex
 from .memory_keys import KeyCaps, hold_key, lapse_keys, let_backfills_go, wake_group
+from .memory_meters import count_release, end_flush
 from .memory_putback import bring_back, keep_together, next_due
 from .memory_sharing import Standing, begin_to_earn, forget_need, spend, standing_of
 from .memory_state import Act, Batch, Queue, Waiting
@@ -22,12 +23,19 @@ TURN = 10
 PARKED_MS = 250
 
 
-def release(act: Act, token: str, id: str, limits: Limits) -> Released | Refused:
+def release(
+    act: Act, token: str, id: str, limits: Limits, so_far: tuple[int, int]
+) -> Released | Refused:
     state = act.state
     if id in state.batches:
         return state.batches[id].describe(act.now)
     if state.turn != token:
         return Refused("lost", 0)
+    answer = _release(act, id, limits)
+    return end_flush(act, id, so_far, answer) if isinstance(answer, Refused) else answer
+
+
+def _release(act: Act, id: str, limits: Limits) -> Released | Refused:
     bring_back(act)
     lapse_keys(act, limits.grace_ms)
     refusal = gate(act) or counts_allow(act, limits)
@@ -119,11 +127,13 @@ def _record(
         trigger,
         oldest,
         act.now,
+        act.now,
         limited=bool(limits),
         probe=watcher.probe,
     )
     state.batches[batch.id] = batch
     state.offers[batch.id] = act.now
+    count_release(act, batch)
     hold_key(act, batch)
     watcher.open += 1
     watcher.open_cost += batch.cost

@@ -8,6 +8,7 @@ from .. import wire
 from .counts import Dead
 from .memory_index import arrive, reindex
 from .memory_state import Act, WatcherState
+from .meters import Place
 
 
 def redrive(act: Act, name: str, numbers: Sequence[int]) -> int:
@@ -20,6 +21,7 @@ def redrive(act: Act, name: str, numbers: Sequence[int]) -> int:
             continue
         arrive(state, watcher, data, entry)
         redriven.append(letter.number)
+        state.meters[name][Place.REDRIVEN] += 1
     reindex(state, name)
     return purge(act, name, redriven)
 

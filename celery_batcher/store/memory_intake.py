@@ -11,6 +11,7 @@ from .counts import SetAside
 from .memory_counts import counts
 from .memory_index import arrive, reindex
 from .memory_state import Act
+from .meters import Place
 
 DAY_MS = 86_400_000
 
@@ -80,6 +81,7 @@ def stage(act: Act, token: str, arrivals: Sequence[Arrival]) -> Staged:
                 continue
             staged += 1
             arrive(state, act.watcher(one.watcher), data, entry)
+            state.meters[one.watcher][Place.ENQUEUED] += 1
         discharge(act, one.id)
         reindex(state, one.watcher)
     return Staged(staged, duplicates, aside)

@@ -69,18 +69,18 @@ def claim(act: Act, id: str, nonce: str, limits: Limits, ms: int) -> Claim:
     if batch.limited and not blocked:
         lapse(act, now)
         if exceeds_capacity(batch.costs, now):
-            close(act, batch, Settlement("g"))
+            close(act, batch, "recalled", Settlement("g"))
             return Claim("recalled")
         blocked = not fits_what_started(batch.costs, now)
     if not blocked:
         blocked, too_dear = key_refuses(act, batch, limits.grace_ms)
         if too_dear:
-            close(act, batch, Settlement("g"))
+            close(act, batch, "recalled", Settlement("g"))
             return Claim("recalled")
     if blocked:
         state.offers[id] = act.now
         return Claim("wait")
-    batch.nonce, batch.deadline = nonce, act.now + ms
+    batch.nonce, batch.started, batch.deadline = nonce, act.now, act.now + ms
     if batch.limited:
         hold_open(act, batch.costs, -1)
         hold(act, batch, now)
@@ -202,7 +202,7 @@ def settle(act: Act, id: str, nonce: str, settlement: Settlement) -> bool:
         return (id, nonce) in state.settled or _refuse(act, id, nonce)
     if batch.nonce is None or batch.nonce != nonce or _misses(batch, settlement):
         return False
-    close(act, batch, settlement)
+    close(act, batch, "settled", settlement)
     _note(state.settled, id, nonce, act.now)
     return True
 
@@ -237,7 +237,7 @@ def abandon(act: Act, id: str, owner: str, reason: str, *, attempt: bool) -> Tak
     if batch is None or not (batch.nonce or "").startswith(f"{owner}/"):
         return None
     settlement = Settlement(_failed(act, batch), reason) if attempt else Settlement("g")
-    return _take_back(act, batch, settlement)
+    return _take_back(act, batch, "abandoned", settlement)
 
 
 def expire(act: Act, token: str, limits: Limits, reason: str, most: int) -> list[TakenBack]:
@@ -256,7 +256,8 @@ def expire(act: Act, token: str, limits: Limits, reason: str, most: int) -> list
         if sum(one.operations for one in taken) >= TAKEN_BACK:
             break
         batch = state.batches[id]
-        taken.append(_take_back(act, batch, Settlement(_failed(act, batch), reason)))
+        settlement = Settlement(_failed(act, batch), reason)
+        taken.append(_take_back(act, batch, "expired", settlement))
     state.expired += len(taken)
     return taken
 
@@ -277,7 +278,7 @@ def probe(act: Act, token: str, ms: int, most: int) -> list[TakenBack]:
         watcher = act.watcher(batch.watcher)
         if paused or (watcher.claimed == 0 and not batch.probe):
             watcher.probe = watcher.probe or not paused
-            recalled.append(_take_back(act, batch, Settlement("g")))
+            recalled.append(_take_back(act, batch, "recalled", Settlement("g")))
     return recalled
 
 
@@ -288,6 +289,6 @@ def _failed(act: Act, batch: Batch) -> str:
     return "h" if len(batch.entries) > 1 else "a"
 
 
-def _take_back(act: Act, batch: Batch, settlement: Settlement) -> TakenBack:
-    died = close(act, batch, settlement)
+def _take_back(act: Act, batch: Batch, ended: str, settlement: Settlement) -> TakenBack:
+    died = close(act, batch, ended, settlement)
     return TakenBack(batch.id, batch.watcher, len(batch.entries), tuple(died))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
+from collections import Counter
 
 from .. import wire
 from .base import Died, Settlement
@@ -10,14 +11,19 @@ from .counts import Dead
 from .memory_holds import hold_open
 from .memory_index import come_back, join_groups, reindex
 from .memory_keys import let_key_go
+from .memory_meters import count_outcomes, end_batch
 from .memory_state import Act, Batch, Delayed, Waiting
+from .meters import Place, place_of
 
 BROUGHT_BACK = 100
 """How many that were delayed an act lets wait again."""
 
 
-def close(act: Act, batch: Batch, settlement: Settlement) -> list[Died]:
-    """Take a batch out of the ledger; its operations go where the outcomes say, and some die."""
+def close(act: Act, batch: Batch, ended: str, settlement: Settlement) -> list[Died]:
+    """Take a batch out of the ledger; its operations go where the outcomes say, and some die.
+
+    ``ended`` is the state in which it ends.
+    """
     state, watcher = act.state, act.watcher(batch.watcher)
     if batch.nonce is not None:
         watcher.claimed -= 1
@@ -30,6 +36,7 @@ def close(act: Act, batch: Batch, settlement: Settlement) -> list[Died]:
     del state.batches[batch.id]
     _, died = give_back(act, batch, settlement)
     let_key_go(act, batch)
+    end_batch(act, batch, ended)
     reindex(state, batch.watcher)
     return died
 
@@ -43,9 +50,13 @@ def give_back(act: Act, batch: Batch, settlement: Settlement) -> tuple[list[Wait
     backing: list[Waiting] = []
     halving: list[Waiting] = []
     died: list[Died] = []
+    tally: Counter[Place] = Counter()
     pause = 0
-    for position, (one, outcome) in enumerate(zip(batch.entries, outcomes, strict=True)):
+    for position, (one, given) in enumerate(zip(batch.entries, outcomes, strict=True)):
         delay = settlement.delays.get(position, 0)
+        outcome = _final(act, batch.watcher, one, given)
+        if outcome != "-":
+            tally[place_of(outcome)] += 1
         if outcome == "-":
             undecided.append(one)
         elif outcome == "h":
@@ -60,16 +71,22 @@ def give_back(act: Act, batch: Batch, settlement: Settlement) -> tuple[list[Wait
     if halving:
         _halve(act, batch.watcher, halving, pause)
     keep_together(act, batch.watcher, backing)
+    if batch.nonce is not None:
+        cost = batch.cost - sum(one.entry.cost for one in undecided)
+        count_outcomes(act, batch, tally, cost)
     return undecided, died
+
+
+def _final(act: Act, name: str, one: Waiting, outcome: str) -> str:
+    """An operation that has used up its tries is dead."""
+    tries = act.watcher(name).options.max_attempts
+    spent = outcome in "ra" and tries and one.entry.attempt >= tries
+    return "x" if spent else outcome
 
 
 def _settle_one(act: Act, name: str, one: Waiting, outcome: str, reason: str, delay: int) -> bool:
     """An operation goes where its outcome says; True when it died."""
-    watcher, entry = act.watcher(name), one.entry
-    tries = watcher.options.max_attempts
-    again = outcome in "ra"
-    if again and tries and entry.attempt >= tries:
-        outcome, again = "x", False
+    entry, again = one.entry, outcome in "ra"
     if again:
         data = wire.with_attempt(one.data, min(entry.attempt + 1, 65535))
         one = one.changed(wire.with_alone(data, True) if outcome == "a" else data)

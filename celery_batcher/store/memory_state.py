@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -12,6 +12,7 @@ from ..fairness import FairRing
 from .base import Admission, Discarded, Released
 from .counts import Dead, SetAside
 from .memory_audit import AuditState
+from .meters import RECENT, BatchRecord, FlushRecord, Place
 from .options import Limit, ResourceOptions, WatcherOptions
 
 
@@ -113,13 +114,17 @@ class Batch:
     costs: tuple[int, ...]
     trigger: str
     oldest: int
+    released: int
     open_since: int
     limited: bool
     probe: bool
     offers: int = 0
     published: bool = False
     nonce: str | None = None
+    started: int = 0
     deadline: int = 0
+    decided: Counter[Place] = field(default_factory=Counter)
+    decided_cost: int = 0
     ends: list[int] = field(default_factory=list)
     renewal: str | None = None
     commits: int = 0
@@ -266,6 +271,11 @@ class BatcherState:
     late: int = 0
     audit: AuditState = field(default_factory=AuditState)
     discarded: tuple[str, Discarded] = ("", Discarded(0))
+    meters: defaultdict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    flushes: Counter[str] = field(default_factory=Counter)
+    flush_id: str | None = None
+    last_flush: FlushRecord | None = None
+    recent: deque[BatchRecord] = field(default_factory=lambda: deque(maxlen=RECENT))
 
     def watcher(self, name: str) -> WatcherState:
         """The watcher of this name, which exists from now on."""

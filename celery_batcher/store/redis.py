@@ -44,9 +44,11 @@ from .base import (
 )
 from .counts import AuditStep, Counts, Dead, Difference, Facts, LimitCounts, SetAside, WatcherCounts
 from .keys import Keys
+from .meters import RECENT, BatchRecord, Readings, newest
 from .options import Limit, Limits, WatcherOptions
 from .outlook import Outlook, Sought
 from .redis_explain import outlook, sought
+from .redis_meters import batch_record, flush_record, readings
 
 _LUA = resources.files(__package__) / "lua"
 _TIMEOUT = 5.0
@@ -223,7 +225,9 @@ class RedisStore:
     def void(self, ms: int, most: int) -> int:
         return cast(int, self._run("void", ms, most))
 
-    def release(self, token: str, id: str, limits: Limits) -> Released | Refused:
+    def release(
+        self, token: str, id: str, limits: Limits, so_far: tuple[int, int] = (0, 0)
+    ) -> Released | Refused:
         answer = self._run(
             "release",
             token,
@@ -234,6 +238,7 @@ class RedisStore:
             limits.max_concurrent_batches,
             self._batcher,
             int(limits.limited),
+            *so_far,
         )
         if answer[0] == b"batch":
             return _released(id, answer[1:])
@@ -325,9 +330,18 @@ class RedisStore:
         return cast(int, self._run("throttle", most_ms, jitter))
 
     def counts(self) -> Counts:
-        now, meta, res, usable, set_aside, messages, *rows = self._run("counts")
+        now, meta, res, usable, set_aside, messages, flush, *rows = self._run("counts")
         limits = _limits(_pairs(res), [int(one) for one in usable])
-        return _counts(int(now), _pairs(meta), limits, set_aside, messages, rows)
+        counts = _counts(int(now), _pairs(meta), limits, set_aside, messages, rows)
+        return replace(counts, last_flush=flush_record(flush))
+
+    def meters(self) -> Readings:
+        return readings(*self._run("meters"))
+
+    def recent(self, most: int) -> list[BatchRecord]:
+        return newest(
+            [batch_record(line) for line in self._run("recent", RECENT)], min(most, RECENT)
+        )
 
     def explain(
         self,

@@ -48,6 +48,12 @@ SAME_ANSWER: dict[str, Act] = {
     "forget": lambda b: b.store.forget(["staged0", "unknown"]),
     "idle, with a message expected": lambda b: b.store.idle(["w"]),
     "idle": lambda b: b.store.idle(["none"]),
+    "release, refused": lambda b: (
+        b.store.pause(9000),
+        b.store.release(b.token, "new", b.limits, (3, 9)),
+    )[1],
+    "meters": lambda b: b.store.meters(),
+    "recent": lambda b: b.store.recent(9),
     "release": lambda b: b.store.release(b.token, "new", b.limits),
     "published": lambda b: b.store.published(["old", "unknown"]),
     "claim": lambda b: b.store.claim("old", "n", b.limits, 1000),

@@ -179,6 +179,7 @@ class Pair:
 
     def check(self) -> None:
         self.books.check(self.both("counts"))
+        self.both("meters")
 
     # Acts, named as in the strategy
 
@@ -239,7 +240,7 @@ class Pair:
 
     def release(self, token: str = "turn") -> None:
         id = f"b{next(self.numbers)}"
-        answer = self.both("release", token, id, self.limits)
+        answer = self.both("release", token, id, self.limits, (len(self.batches), 7))
         if isinstance(answer, Released):
             self.batches.append(id)
             self.books.open[id] = answer
@@ -431,6 +432,9 @@ class Pair:
         assert ours.found == theirs.found
         assert theirs.found or part == "heads" or looked + theirs.looked == ours.looked
 
+    def recent(self, most: int) -> None:
+        self.both("recent", most)
+
     def look(self) -> None:
         self.both("take_turn", "turn", 10**9, keep=True)
         self.both("take_turn", "other", 10, keep=False)
@@ -439,6 +443,7 @@ class Pair:
             self.both("dead", watcher, 50)
             self.both("peek", watcher, 50)
         self.both("set_asides", 50)
+        self.both("recent", 100)
 
 
 def act(name: str, *args: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
@@ -543,6 +548,7 @@ acts = st.one_of(
         st.sampled_from([1, 3, 500]),
         st.integers(1, 3),
     ),
+    act("recent", st.integers(1, 5)),
     act("look"),
 )
 

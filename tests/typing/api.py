@@ -14,9 +14,11 @@ from celery_batcher import (
     Batcher,
     Explanation,
     MemoryLeaseManager,
+    Meters,
     Operation,
     Problem,
     ProvisionedResource,
+    RecentBatch,
     RedisLeaseManager,
     SharedResource,
     Status,
@@ -91,6 +93,10 @@ def produce() -> None:
     waits: list[float | None] = [reason.wait for reason in batcher.explain(write).reasons]
     seconds: float | None = batcher.eta()
     print(purged, masked, why, why.earliest, waits, seconds)  # noqa: T201
+    meters: Meters = batcher.meters()
+    done: list[int] = [row.settled["done"] for row in meters.watchers]
+    recent: list[RecentBatch] = batcher.recent_batches(most=10)
+    print(done, [(one.id, one.state, one.ended_at) for one in recent])  # noqa: T201
     listener: int = batcher.add_listener(lambda event, val, msg, metadata: None)
     batcher.remove_listener(listener)
     batcher.pause()

@@ -2,7 +2,7 @@
 -- ARGV 3 id, 4 nonce of the claim, 5 grace_ms, 6 milliseconds until the deadline
 -- Returns {'claimed', blocks, milliseconds until the deadline},
 --      {'wait' | 'taken' | 'gone' | 'recalled'}. O(blocks)
--- @include header limits holds gate blocks index walk together key_holds key_waits returning dead putback
+-- @include header limits holds gate blocks index meters walk together key_holds key_waits returning dead putback
 local id, nonce = ARGV[3], ARGV[4]
 local b = read_batch(id)
 if not b then return { 'gone' } end
@@ -21,7 +21,7 @@ if limited and not blocked then
   read_limits(ARGV[5])
   lapse()
   if exceeds_capacity(costs) then
-    close_batch(id, b, 'g', '')
+    close_batch(id, b, 'recalled', 'g', '')
     return { 'recalled' }
   end
   blocked = guard(longest_hold()) > 0 or not fits_what_started(costs)
@@ -29,7 +29,7 @@ end
 if not blocked then
   local full, too_dear = key_refuses(b, tonumber(ARGV[5]))
   if too_dear then
-    close_batch(id, b, 'g', '')
+    close_batch(id, b, 'recalled', 'g', '')
     return { 'recalled' }
   end
   blocked = full
@@ -40,7 +40,8 @@ if blocked then
 end
 
 local deadline = now + tonumber(ARGV[6])
-call('HSET', batch_key(id), 'state', 'claimed', 'nonce', nonce, 'deadline', deadline)
+call('HSET', batch_key(id), 'state', 'claimed', 'nonce', nonce, 'deadline', deadline,
+  'started', now)
 if limited then
   call('HSET', batch_key(id), 'ends', pack_costs(hold(costs)))
   hold_open(costs, -1)

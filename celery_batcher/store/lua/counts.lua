@@ -1,6 +1,6 @@
 -- The numbers of the batcher, all of one moment.
 -- Returns now, fields of META, fields of RES, capacities that may be used now, set-aside messages,
--- admitted messages, then per watcher its name, fields, dead operations and enqueued_ms of the operation next in turn.
+-- admitted messages, the last flush (when, batches, operations, result), then per watcher its name, fields, dead operations and enqueued_ms of the operation next in turn.
 -- O(watchers)
 -- @include header limits holds blocks index walk together key_holds key_waits returning heads ready
 local now_usable = {}
@@ -11,7 +11,8 @@ if call('HEXISTS', RES, 'capacity') == 1 then
   end
 end
 local answer = { text(now), call('HGETALL', META), call('HGETALL', RES), now_usable,
-  call('LLEN', ASIDE), call('HLEN', ADMITTED) }
+  call('LLEN', ASIDE), call('HLEN', ADMITTED),
+  call('HMGET', KEYS[22], 'at', 'batches', 'operations', 'reason') }
 for _, w in ipairs(call('SMEMBERS', WATCHERS)) do
   local o = read_watcher(w)
   local head = first_ready(w, o) or first_aside(w, o)

@@ -4,7 +4,7 @@
 --      is one
 -- Returns per batch {id, watcher, operations, {id, attempt, ... of those that died}}.
 -- O(operations of the batches)
--- @include header blocks index walk together key_holds key_waits returning dead putback ending
+-- @include header blocks index meters walk together key_holds key_waits returning dead putback ending
 if call('HGET', META, 'turn') ~= ARGV[3] then return {} end
 local seen = num(META, 'expire_ms')
 if seen > 0 and now - seen > tonumber(ARGV[7]) then
@@ -15,7 +15,7 @@ if num(META, 'spare_until') > now then return {} end
 local expired, operations = {}, 0
 for _, id in ipairs(call('ZRANGEBYSCORE', CLAIMED, '-inf', now, 'LIMIT', 0, ARGV[6])) do
   local b = read_batch(id)
-  expired[#expired + 1] = take_back(id, b, ARGV[5])
+  expired[#expired + 1] = take_back(id, b, 'expired', ARGV[5])
   operations = operations + b.n
   if operations >= TAKEN_BACK then break end
 end

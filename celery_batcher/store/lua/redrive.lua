@@ -1,7 +1,7 @@
 -- Dead letters become operations that wait, in their first attempt and as if they came now. One whose
 -- registered id lives again stays dead.
 -- ARGV 3 watcher, 4.. numbers of letters. Returns how many wait. O(letters)
--- @include header blocks index walk dead
+-- @include header blocks index meters walk dead
 local w, n = ARGV[3], 0
 for i = 4, #ARGV do
   local letter = find_letter(w, ARGV[i])
@@ -25,5 +25,6 @@ for i = 4, #ARGV do
     end
   end
 end
+meters.add(w, 15, n)
 reindex(w)
 return n

@@ -1,11 +1,13 @@
 -- Release one batch: the next watcher's, as large as its options, the capacity and the credit
--- allow. Check, then take: a refusal changes nothing but credit and the note of a head in need.
+-- allow. Check, then take: a refusal ends a flush, which is counted, and changes nothing else but
+-- credit and the note of a head in need.
 -- ARGV 3 token, 4 id of the batch, 5 grace_ms, 6 flush_ms, 7 max_open_batches,
---      8 max_concurrent_batches (0 any), 9 batcher's name, 10 '1' limited
+--      8 max_concurrent_batches (0 any), 9 batcher's name, 10 '1' limited,
+--      11 batches and 12 operations that this flush has released so far
 -- Returns {'batch', watcher, operations, cost, trigger, age of the oldest in ms, costs by dimension if
 --      there are several} or {reason, milliseconds to wait, -1 unknown, whether charges freed capacity
 --      lately}. O(blocks of the batch)
--- @include header limits holds gate blocks index walk together key_holds key_waits returning sharing
+-- @include header limits holds gate blocks index meters walk together key_holds key_waits returning sharing
 -- @include budget heads cutting
 local token, id = ARGV[3], ARGV[4]
 local function describe(b)
@@ -19,18 +21,19 @@ lapse_keys(tonumber(ARGV[5]))
 
 local limited, flush_ms, name = ARGV[10] == '1', tonumber(ARGV[6]), ARGV[9]
 local reason, wait = gate()
-if reason then return { reason, wait } end
+local function refuse(...) return meters.end_flush(id, ARGV[11], ARGV[12], ...) end
+if reason then return refuse(reason, wait) end
 if limited then
   read_limits(ARGV[5])
   wait = guard(longest_hold())
-  if wait > 0 then return { 'guard', wait } end
+  if wait > 0 then return refuse('guard', wait) end
   lapse()
   pay_debts()
 end
 local open = num(META, 'open_batches')
 local most = tonumber(ARGV[8])
-if open >= tonumber(ARGV[7]) then return { 'open', -1 } end
-if most > 0 and open + num(META, 'running_batches') >= most then return { 'concurrency', -1 } end
+if open >= tonumber(ARGV[7]) then return refuse('open', -1) end
+if most > 0 and open + num(META, 'running_batches') >= most then return refuse('concurrency', -1) end
 
 -- Of the watchers in the ring of a class, the first that may release a batch does.
 -- Returns the batch, or nil, the reason and milliseconds.
@@ -69,4 +72,4 @@ batch, reason, wait = release_from(1, 1)
 if not batch and reason == 'empty' then batch, reason, wait = release_from(2, 2) end
 if batch then return batch end
 local freed = limited and now - num(RES, 'freed_ms') <= flush_ms and num(META, 'waiting') > 0
-return { reason, wait, freed and 1 or 0 }
+return refuse(reason, wait, freed and 1 or 0)

@@ -4,7 +4,7 @@
 -- Returns 1 settled, also when this claim settled it before; 0 when the claim had ended, which is
 -- counted once.
 -- O(operations); O(1) when all are done
--- @include header blocks index walk together key_holds key_waits returning dead putback ending
+-- @include header blocks index meters walk together key_holds key_waits returning dead putback ending
 local id, nonce = ARGV[3], ARGV[4]
 local b = read_batch(id)
 if not b then return settled_before(id, nonce) and 1 or refuse(id, nonce) end
@@ -12,6 +12,6 @@ if b.state ~= 'claimed' or b.nonce ~= nonce or misses(b, ARGV[5]) then return 0 
 -- A script whose first write only removes runs on a server whose memory is full.
 call('ZREMRANGEBYSCORE', SETTLED, '-inf', now - 60000)
 local forget = ARGV[5] == 'd' and { unpack(ARGV, 8) }
-close_batch(id, b, ARGV[5], ARGV[6], read_details(ARGV[7]), forget)
+close_batch(id, b, 'settled', ARGV[5], ARGV[6], read_details(ARGV[7]), forget)
 call('ZADD', SETTLED, now, id .. '/' .. nonce)
 return 1

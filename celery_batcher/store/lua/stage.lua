@@ -1,20 +1,20 @@
 -- Move messages of lanes into the index, each once: its data, its books and, when the lane is in
 -- this database, its acknowledgement change together.
--- KEYS when lanes are in this database: 22 hash of the leases, 23 list of the leased messages
+-- KEYS when lanes are in this database: 24 hash of the leases, 25 list of the leased messages
 -- ARGV 3 token of the turn, 4 messages as JSON: [[id, watcher, its number in the leases ('' when
 --      lanes are elsewhere), bytes, reason to set it aside ('' to stage it), pieces (staging.lua)],
 --      ...], those under lease from the oldest on, 5 their entries laid end to end, 6 operations and 7 bytes of a block
 -- Returns operations staged, duplicates dropped, messages set aside; -1 when the turn is not ours.
 -- O(messages + blocks), and O(registered operations)
--- @include header blocks index walk admission staging
+-- @include header blocks index meters walk admission staging
 if call('HGET', META, 'turn') ~= ARGV[3] then return { -1, 0, 0 } end
 local data, most, most_bytes = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local room = headroom()
 local any_repeated, dropped, aside = call('ZCARD', REPEATED) > 0, 0, 0
 local messages = cjson.decode(ARGV[4])
 local head, first, last = math.huge, tonumber(messages[1][3]), tonumber(messages[#messages][3])
-if KEYS[22] then
-  head = tonumber(call('HGET', KEYS[22], 'head')) or math.huge
+if KEYS[24] then
+  head = tonumber(call('HGET', KEYS[24], 'head')) or math.huge
   if first > head or last - first + 1 ~= #messages then
     return redis.error_reply('leased messages are staged from the oldest on, none left out')
   end
@@ -58,9 +58,9 @@ for _, message in ipairs(messages) do
   end
   at = at + size
 end
-if KEYS[22] and last >= head then
-  call('LTRIM', KEYS[23], last - head + 1, -1)
-  call('HSET', KEYS[22], 'head', last + 1)
+if KEYS[24] and last >= head then
+  call('LTRIM', KEYS[25], last - head + 1, -1)
+  call('HSET', KEYS[24], 'head', last + 1)
 end
 close_books()
 return { push_all(), dropped, aside }

@@ -218,6 +218,7 @@ local function record(w, tag, o, batch, standing)
     'probe', o.probe, 'held', standing and 1 or 0)
   call('ZADD', OPEN, now, id)
   call('ZADD', OFFERS, now, id)
+  meters.count_release(w, batch, cost)
   add(watcher_key(w), 'ns', -batch.taken.s)
   for prio = 0, PRIORITIES - 1 do
     add(watcher_key(w), 'n' .. prio, -batch.taken[prio])

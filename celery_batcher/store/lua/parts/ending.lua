@@ -1,8 +1,8 @@
 -- How a claim ends that did not settle.
 
 -- Its operations are given back as if they had failed. Returns what the callers answer per batch.
-local function take_back(id, b, reason)
-  return { id, b.watcher, tonumber(b.n), close_batch(id, b, failed(b), reason) }
+local function take_back(id, b, ended, reason)
+  return { id, b.watcher, tonumber(b.n), close_batch(id, b, ended, failed(b), reason) }
 end
 
 local function settled_before(id, nonce) return call('ZSCORE', SETTLED, id .. '/' .. nonce) end

@@ -1,7 +1,7 @@
 -- Every script of the store starts with this.
 -- KEYS 1 res, 2 ends, 3 costs, 4 leases, 5 meta, 6 ring, 7 back, 8 open, 9 claimed, 10 offers,
 -- 11 settled, 12 admitted, 13 lanes, 14 ids, 15 noted, 16 aside, 17 watchers, 18 repeated, 19 later,
--- 20 parked, 21 key_ends; keys.py has the table
+-- 20 parked, 21 key_ends, 22 flushes, 23 recent; keys.py has the table
 -- ARGV 1 prefix of the batcher's index keys, 2 the time in ms (tests only, else '')
 local RES, ENDS, COSTS, LEASES = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local META, RING, BACK, OPEN, CLAIMED = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]

@@ -32,9 +32,10 @@ end
 -- outcomes: one for all, or one for each operation of the blocks. details: what single operations
 -- have of their own, by position from 0: reasons, and delays in ms; or nil.
 -- Returns the undecided, each in a block; operations and cost of the others; which of them died: ids
--- and attempts in turn.
+-- and attempts in turn; and how many have which outcome (meters.lua).
 local function give_back(b, outcomes, blocks, reason, details)
-  local w, done, kept, n, total = b.watcher, 0, {}, 0, 0
+  local w, kept, n, total = b.watcher, {}, 0, 0
+  local places, tally = { d = 1, r = 2, a = 2, h = 3, g = 4, x = 5 }, { 0, 0, 0, 0, 0, 0 }
   local tries, together = num(watcher_key(w), 'max_attempts'), b.trigger == 'bisect'
   local halving, backing, pause, died = {}, {}, 0, {}
   local reasons, delays = details and details.reasons or {}, details and details.delays or {}
@@ -67,25 +68,28 @@ local function give_back(b, outcomes, blocks, reason, details)
           bury(w, bytes, reasons[own] or reason, entry.cost)
           died[#died + 1] = id_of(data, entry)
           died[#died + 1] = entry.attempt
-        else
-          done = done + 1
         end
       end
-      if outcome ~= '-' then n, total = n + 1, total + entry.cost end
+      if outcome ~= '-' then
+        n, total = n + 1, total + entry.cost
+        tally[places[outcome]] = tally[places[outcome]] + 1
+      end
       at = stop
     end
   end
   if #halving > 0 then halve(w, halving, pause) end
   keep_together(w, backing, 0)
-  add(META, 'done', done)
-  return kept, n, total, died
+  add(META, 'done', tally[1])
+  tally[6] = total
+  return kept, n, total, died, tally
 end
 
--- b: the batch as HGETALL's pairs in a table; outcomes 'd' alone never reads the blocks.
+-- b: the batch as HGETALL's pairs in a table; outcomes 'd' alone never reads the blocks. `ended`: the
+-- state in which it ends.
 -- Returns which of its operations died, as give_back does.
-local function close_batch(id, b, outcomes, reason, details, forget)
+local function close_batch(id, b, ended, outcomes, reason, details, forget)
   local W, n, cost = watcher_key(b.watcher), tonumber(b.n), tonumber(b.cost)
-  local state, died = b.state == 'claimed' and 'running' or 'open', {}
+  local state, died, tally = b.state == 'claimed' and 'running' or 'open', {}, { n, 0, 0, 0, 0, cost }
   add(META, state .. '_batches', -1)
   add(META, state, -n)
   add(META, state .. '_cost', -cost)
@@ -104,10 +108,11 @@ local function close_batch(id, b, outcomes, reason, details, forget)
     add(META, 'done', n)
   else
     local blocks = call('LRANGE', blocks_key(id), 0, -1)
-    died = select(4, give_back(b, outcomes, blocks, reason, details))
+    died, tally = select(4, give_back(b, outcomes, blocks, reason, details))
   end
   let_key_go(id, b)
   call('DEL', batch_key(id), blocks_key(id))
+  meters.end_batch(id, b, ended, tally)
   reindex(b.watcher)
   return died
 end

@@ -42,6 +42,7 @@ end
 local function push_all()
   local sequence, staged = num(META, 'sequence') + 1, 0
   for w, priorities in pairs(staging) do
+    local before = staged
     for prio, keys in pairs(priorities) do
       local waiting, waiting_cost = 0, 0
       for key, blocks in pairs(keys) do
@@ -52,6 +53,7 @@ local function push_all()
       end
       count_waiting(w, prio, waiting, waiting_cost)
     end
+    meters.add(w, 0, staged - before)
     call('SADD', WATCHERS, w)
     reindex(w)
   end
