@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from enum import IntEnum
 from itertools import count
@@ -31,6 +32,8 @@ class Operation(NamedTuple):
         batchable: False keeps it alone in a batch.
         key: orders operations and shares fairly between keys; None is a key of its own.
         priority: ``high``, ``normal`` or ``backfill``.
+        dedupe_for: seconds after its arrival, at least, in which others with its dedupe_key are
+            dropped; None without a dedupe_key.
     """
 
     id: str
@@ -41,6 +44,13 @@ class Operation(NamedTuple):
     batchable: bool = True
     key: str | None = None
     priority: str = "normal"
+    dedupe_for: float | None = None
+
+
+def deduped_id(watcher: str, dedupe_key: str) -> str:
+    """The id of a watcher's operations that have this dedupe_key: the same wherever it is asked."""
+    name = f"{len(watcher)}:{watcher}{dedupe_key}".encode(errors="surrogatepass")
+    return f"dedupe-{hashlib.blake2b(name, digest_size=16).hexdigest()}"
 
 
 class IdFactory:

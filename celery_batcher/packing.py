@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from . import wire
 from .clock import Clock
+from .config import DELAY, check_value, milliseconds
 from .costs import MAX_COST, PLAIN, Cost, costs_of
 from .errors import ConfigurationError, TooExpensiveError
-from .operation import Operation, Priority, new_id
+from .operation import Operation, Priority, deduped_id, new_id
 from .publishers.base import Outgoing
 from .store.base import Admission
 
@@ -73,9 +75,9 @@ class Encoder:
                 capacity=self.key_capacity,
             )
 
-    def one(self, operation: Operation) -> bytes:
-        """The entry of an operation, whose id will be registered."""
-        keyed = operation.key is not None
+    def one(self, operation: Operation, *, registered: bool = True) -> bytes:
+        """The entry of an operation."""
+        keyed, deduped = operation.key is not None, operation.dedupe_for is not None
         if type(operation.attempt) is not int or not 1 <= operation.attempt <= wire.MAX_ATTEMPT:
             raise ConfigurationError(
                 f"attempt {operation.attempt!r}: an integer from 1 to {wire.MAX_ATTEMPT}"
@@ -83,19 +85,27 @@ class Encoder:
         key = check_text(operation.key, "key", wire.MAX_KEY) if keyed else b""
         cost, *further = self.check(operation.cost)
         self.check_key(key, cost)
+        flags = wire.flags_of(
+            batchable=operation.batchable,
+            registered=registered or deduped,
+            keyed=keyed,
+            vector=bool(further),
+        )
+        extras = wire.encode_costs(further) if further else b""
+        if operation.dedupe_for is not None:
+            flags |= wire.DEDUPED
+            extras += wire.encode_dedupe(dedupe_ms(operation.dedupe_for))
         return wire.encode_entry(
             check_text(operation.id, "id", wire.MAX_ID),
             cost,
             wire.encode_payload(operation.payload, self.serializer),
             self.serializer.encode(),
-            wire.flags_of(
-                batchable=operation.batchable, registered=True, keyed=keyed, vector=bool(further)
-            ),
+            flags,
             check_priority(operation.priority),
             key,
             operation.attempt,
             self.clock.now_ms(),
-            wire.encode_costs(further) if further else b"",
+            extras,
         )
 
     def many(self, payloads: Iterable[Any], of: Attributes) -> Iterator[Encoded]:
@@ -114,6 +124,7 @@ class Encoder:
         flags_of, check_key, check_id = wire.flags_of, _key_bytes, wire.MAX_ID
         constant = of.constant()
         flags, priority, key = constant or (0, 0, b"")
+        deduped, dedupe = of.dedupe_key is not None, wire.encode_dedupe(of.dedupe_ms)
         for payload in payloads:
             cost: Any = of.cost(payload) if callable(of.cost) else of.cost
             if type(cost) is not int or not 0 <= cost <= most:
@@ -126,17 +137,23 @@ class Encoder:
             check_room(key, cost)
             id = new_id() if of.id is None else of.id(payload)
             raw_id = check_text(id, "id", check_id) if registered else id.encode()
+            marks = wire.VECTOR if further else 0
+            extras = further
+            if deduped and (one := of.deduped(payload, self.watcher)) is not None:
+                id, raw_id = one, one.encode()
+                marks |= wire.REGISTERED | wire.DEDUPED
+                extras += dedupe
             entry = encode_entry(
                 raw_id,
                 cost,
                 encode_payload(payload, serializer),
                 name,
-                flags | wire.VECTOR if further else flags,
+                flags | marks,
                 priority,
                 key,
                 1,
                 now_ms(),
-                further,
+                extras,
             )
             yield cost, entry, id
 
@@ -150,6 +167,13 @@ class Attributes:
     priority: str | Callable[[Any], str]
     batchable: bool | Callable[[Any], bool]
     id: Callable[[Any], str] | None
+    dedupe_key: str | Callable[[Any], str | None] | None = None
+    dedupe_ms: int = 0
+
+    def deduped(self, payload: Any, watcher: str) -> str | None:
+        """The id that a payload's dedupe_key stands for; None without one."""
+        key = self.dedupe_key(payload) if callable(self.dedupe_key) else self.dedupe_key
+        return None if key is None else dedupe_id(watcher, key)
 
     def of(self, payload: Any) -> tuple[str | None, str, bool]:
         """Key, priority and batchable of a payload."""
@@ -190,6 +214,40 @@ def check_text(value: object, what: str, most: int) -> bytes:
         if 0 < len(data) <= most:
             return data
     raise ConfigurationError(f"{what} {value!r}: text of 1 to {most} bytes is allowed")
+
+
+def dedupe_id(watcher: str, dedupe_key: object) -> str:
+    """The id of a watcher's operations that have this dedupe_key.
+
+    Raises:
+        ConfigurationError: it is no text, or empty.
+    """
+    if isinstance(dedupe_key, str) and dedupe_key:
+        return deduped_id(watcher, dedupe_key)
+    raise ConfigurationError(f"dedupe_key {dedupe_key!r}: a text is allowed, and None")
+
+
+def dedupe_ms(dedupe_for: float | timedelta) -> int:
+    """How long duplicates are dropped, in milliseconds.
+
+    Raises:
+        ConfigurationError: it is no number of seconds, negative, or more than a year.
+    """
+    ms = milliseconds(check_value(DELAY, "dedupe_for", dedupe_for, "enqueue"))
+    if ms > wire.MAX_DEDUPE_MS:
+        raise ConfigurationError(f"dedupe_for={dedupe_for!r}: a year at most")
+    return ms
+
+
+def check_dedupe(dedupe_key: object, dedupe_for: object, id: object) -> None:
+    """
+    Raises:
+        ConfigurationError: they contradict each other.
+    """
+    if dedupe_key is None and dedupe_for != 0:
+        raise ConfigurationError(f"dedupe_for={dedupe_for!r} says nothing without a dedupe_key")
+    if dedupe_key is not None and id is not None:
+        raise ConfigurationError("an id follows from the dedupe_key: give one of both")
 
 
 def _key_bytes(key: object) -> bytes:

@@ -69,6 +69,7 @@ class Status:
         running: in a batch that a worker has.
         oldest_age: seconds since the oldest of the watchers' next operations was enqueued.
         dead_dropped: dead letters that had to go because a watcher had too many.
+        duplicates: operations dropped on arrival, as another with their id or dedupe_key was there.
         expired_batches: batches whose worker did not settle before its deadline.
         late_batches: batches whose outcomes came when their claim had ended: they were refused.
         halved_batches: batches that failed and were tried again in halves.
@@ -96,6 +97,7 @@ class Status:
     dead: int
     dead_cost: int
     dead_dropped: int
+    duplicates: int
     expired_batches: int
     halved_batches: int
     late_batches: int
@@ -171,6 +173,7 @@ def status_of(
         dead=counts.dead,
         dead_cost=counts.dead_cost,
         dead_dropped=counts.dropped,
+        duplicates=counts.duplicates,
         expired_batches=counts.expired_batches,
         halved_batches=counts.halved_batches,
         late_batches=counts.late_batches,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import wire
@@ -19,8 +20,11 @@ from .packing import (
     PACK,
     Attributes,
     Encoded,
+    check_dedupe,
     check_priority,
     check_text,
+    dedupe_id,
+    dedupe_ms,
     pipelines,
 )
 from .store.options import WatcherOptions
@@ -125,6 +129,8 @@ class Watcher:
         priority: str = "normal",
         batchable: bool = True,
         id: str | None = None,
+        dedupe_key: str | None = None,
+        dedupe_for: float | timedelta = 0,
     ) -> Operation:
         """Make an operation, for `Batcher.enqueue`. Nothing is enqueued.
 
@@ -137,11 +143,16 @@ class Watcher:
             priority: ``high``, ``normal`` or ``backfill``.
             batchable: False keeps it alone in a batch.
             id: the caller's own, up to 255 bytes: enqueuing it again while it lives does nothing.
+            dedupe_key: of the watcher's operations with the same one, the first is taken; others
+                are dropped while it lives, and for ``dedupe_for`` seconds after its arrival
+                (docs/deduplication.md). Its id follows from watcher and dedupe_key.
 
         Raises:
             InvalidCostError: the cost is negative, fractional or no number.
-            ConfigurationError: key, id, priority or cost key are not what they should be.
+            ConfigurationError: key, id, priority, dedupe_key or cost key are not what they should
+                be.
         """
+        check_dedupe(dedupe_key, dedupe_for, id)
         if cost is None:
             cost = self.cost_of(payload)
         if key is not None:
@@ -149,6 +160,9 @@ class Watcher:
         if id is not None:
             check_text(id, "id", wire.MAX_ID)
         check_priority(priority)
+        dedupe = None
+        if dedupe_key is not None:
+            id, dedupe = dedupe_id(self.name, dedupe_key), dedupe_ms(dedupe_for) / 1000
         return Operation(
             id=id or new_id(),
             watcher=self.name,
@@ -157,6 +171,7 @@ class Watcher:
             batchable=batchable,
             key=key,
             priority=priority,
+            dedupe_for=dedupe,
         )
 
     def enqueue(
@@ -168,10 +183,13 @@ class Watcher:
         priority: str = "normal",
         batchable: bool = True,
         id: str | None = None,
+        dedupe_key: str | None = None,
+        dedupe_for: float | timedelta = 0,
     ) -> str:
         """Enqueue one operation; return its id. Once this returns, it is not lost.
 
-        The arguments are those of `operation`.
+        The arguments are those of `operation`. What is dropped as a duplicate is dropped when it
+        arrives in the index: this returns the id of the one that was taken.
 
         Raises:
             InvalidCostError, TooExpensiveError, PayloadError: it could never run.
@@ -182,7 +200,14 @@ class Watcher:
         """
         return self.batcher.enqueue(
             self.operation(
-                payload, cost=cost, key=key, priority=priority, batchable=batchable, id=id
+                payload,
+                cost=cost,
+                key=key,
+                priority=priority,
+                batchable=batchable,
+                id=id,
+                dedupe_key=dedupe_key,
+                dedupe_for=dedupe_for,
             )
         )
 
@@ -195,6 +220,8 @@ class Watcher:
         priority: str | Callable[[_T], str] = "normal",
         batchable: bool | Callable[[_T], bool] = True,
         id: Callable[[_T], str] | None = None,
+        dedupe_key: str | Callable[[_T], str | None] | None = None,
+        dedupe_for: float | timedelta = 0,
         pack: int = PACK,
     ) -> int:
         """Enqueue operations in bulk, in order and in constant memory; return their number.
@@ -204,6 +231,8 @@ class Watcher:
             cost, key, priority, batchable: one for all, or a function of the payload.
             id: a function of the payload that gives each operation an id of its own; then
                 enqueuing the same payloads again is safe while the operations live.
+            dedupe_key: one for all, or a function of the payload; None: no duplicate of any.
+            dedupe_for: seconds, for all.
             pack: operations in one message, 1 to 1,000. More is faster, and less memory.
 
         Raises:
@@ -214,7 +243,9 @@ class Watcher:
         pack = min(pack, self.batcher.option("buffer_size"))
         if cost is None:
             cost = self.cost if self.estimates is None else self.cost_of
-        attributes = Attributes(cost, key, priority, batchable, id)
+        check_dedupe(dedupe_key, dedupe_for, id)
+        dedupe = dedupe_ms(dedupe_for)
+        attributes = Attributes(cost, key, priority, batchable, id, dedupe_key, dedupe)
         faults: list[Exception] = []
         entries = _until_fault(self.batcher.encoder(self).many(payloads, attributes), faults)
         enqueued = 0

@@ -24,7 +24,7 @@ from celery_batcher.store.options import Limits, WatcherOptions
 from celery_batcher.store.redis import RedisStore
 
 START_MS = 1_000_000_000_000
-BATCHABLE, REGISTERED, HAS_KEY, VECTOR = 1, 2, 4, 16
+BATCHABLE, REGISTERED, HAS_KEY, VECTOR, DEDUPED = 1, 2, 4, 16, 32
 HIGH, NORMAL, BACKFILL = 0, 1, 2
 
 
@@ -66,10 +66,11 @@ def op(
     payload: bytes = b'"x"',
     serializer: str = "json",
     further: Sequence[int] = (),
+    dedupe_ms: int | None = None,
 ) -> bytes:
     """An entry, laid out here and not by the code under test."""
     flags = BATCHABLE * batchable | REGISTERED * registered | HAS_KEY * (key is not None)
-    flags |= VECTOR * bool(further)
+    flags |= VECTOR * bool(further) | (DEDUPED | REGISTERED) * (dedupe_ms is not None)
     name, raw_id, raw_key = serializer.encode(), id.encode(), (key or "").encode()
     header = struct.pack(
         ">BBBBHQQBH",
@@ -84,7 +85,8 @@ def op(
         len(raw_key),
     )
     costs = struct.pack(f">B{len(further)}Q", len(further), *further) if further else b""
-    body = header + name + raw_id + raw_key + costs + payload
+    dedupe = b"" if dedupe_ms is None else struct.pack(">Q", dedupe_ms)
+    body = header + name + raw_id + raw_key + costs + dedupe + payload
     return struct.pack(">I", len(body)) + body
 
 

@@ -62,6 +62,7 @@ class Counts:
     dead: int = 0
     dead_cost: int = 0
     dropped: int = 0
+    duplicates: int = 0
     expired_batches: int = 0
     halved_batches: int = 0
     late_batches: int = 0

@@ -26,6 +26,7 @@ B settled                   zset   claims of the last minute that settled (a rep
 B admitted                  hash   messages in the books: ``operations:cost:ms:audited:watcher``
 B lanes                     set    lanes that may have messages: admit adds, idle removes
 B ids                       set    ids of live operations that are registered
+B deduped                   zset   ids whose duplicates are dropped, by the end of that
 B noted                     zset   messages staged whose acknowledgement is not known
 B repeated                  zset   messages published again: the second to arrive is dropped
 B aside                     list   set-aside messages, with time, lane and reason

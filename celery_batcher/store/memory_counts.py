@@ -37,6 +37,7 @@ def counts(act: Act) -> Counts:
         dead=len(dead),
         dead_cost=sum(wire.decode_entry(one.entry)[0].cost for one in dead),
         dropped=state.dropped,
+        duplicates=state.duplicates,
         expired_batches=state.expired,
         halved_batches=state.halved,
         late_batches=state.late,

@@ -75,16 +75,35 @@ def stage(act: Act, token: str, arrivals: Sequence[Arrival]) -> Staged:
         if fault:
             state.aside.append(SetAside(act.now, one.watcher, fault, one.entries))
             aside += 1
-        for entry, data in zip(entries, wire.split_entries(one.entries), strict=False):
-            if entry.registered and entry.id in state.ids:
-                duplicates += 1
-                continue
-            staged += 1
-            arrive(state, act.watcher(one.watcher), data, entry)
-            state.meters[one.watcher][Place.ENQUEUED] += 1
+        dropped = take(act, one.watcher, one.entries, entries)
+        staged += len(entries) - dropped
+        duplicates += dropped
         discharge(act, one.id)
         reindex(state, one.watcher)
+    state.duplicates += duplicates
     return Staged(staged, duplicates, aside)
+
+
+def take(act: Act, watcher: str, data: bytes, entries: Sequence[wire.Entry]) -> int:
+    """Entries of a message wait, but for duplicates; returns how many these are."""
+    state, dropped = act.state, 0
+    for entry, bytes_ in zip(entries, wire.split_entries(data), strict=False):
+        if entry.registered and not _register(act, entry):
+            dropped += 1
+        else:
+            arrive(state, act.watcher(watcher), bytes_, entry)
+            state.meters[watcher][Place.ENQUEUED] += 1
+    return dropped
+
+
+def _register(act: Act, entry: wire.Entry) -> bool:
+    """Whether no other with this id lives, nor came so lately that this is a duplicate."""
+    state, ms = act.state, entry.dedupe_ms
+    if entry.id in state.ids or (ms is not None and state.deduped.get(entry.id, 0) > act.now):
+        return False
+    if ms:
+        state.deduped[entry.id] = act.now + ms
+    return True
 
 
 def _entries_of(act: Act, one: Arrival) -> tuple[list[wire.Entry], str]:
@@ -108,6 +127,9 @@ def forget(act: Act, ids: Sequence[str]) -> int:
         noted.pop(id, None)
     for id in [id for id, at in noted.items() if at <= act.now - DAY_MS]:
         del noted[id]
+    deduped = act.state.deduped
+    for id in [id for id, until in deduped.items() if until <= act.now]:
+        del deduped[id]
     return len(noted)
 
 

@@ -249,6 +249,7 @@ class BatcherState:
     admitted: dict[str, tuple[Admission, int]] = field(default_factory=dict)
     lanes: set[str] = field(default_factory=set)
     ids: set[str] = field(default_factory=set)
+    deduped: dict[str, int] = field(default_factory=dict)
     noted: dict[str, int] = field(default_factory=dict)
     repeated: dict[str, int] = field(default_factory=dict)
     aside: list[SetAside] = field(default_factory=list)
@@ -265,6 +266,7 @@ class BatcherState:
     done: int = 0
     died: int = 0
     dropped: int = 0
+    duplicates: int = 0
     expired: int = 0
     halved: int = 0
     refused: dict[tuple[str, str], int] = field(default_factory=dict)

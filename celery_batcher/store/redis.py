@@ -452,6 +452,7 @@ def _arrival(one: Arrival) -> tuple[Any, ...]:
             int(piece.single),
             *piece.key,
             *(piece.id or ()),
+            *(() if piece.dedupe_ms is None else (piece.dedupe_ms,)),
         )
         for piece in pieces
     ]
@@ -516,6 +517,7 @@ def _counts(
         dead=of("dead"),
         dead_cost=of("dead_cost"),
         dropped=of("dropped"),
+        duplicates=of("duplicates"),
         expired_batches=of("expired"),
         halved_batches=of("halved"),
         late_batches=of("late"),

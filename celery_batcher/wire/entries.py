@@ -10,7 +10,7 @@ offset type    meaning
 4      u8      version, 1
 5      u8      flags: 1 batchable, 2 registered (its id is unique while it lives), 4 has a key,
                8 alone: it was alone in a batch that failed, and stays alone,
-               16 has costs in further dimensions
+               16 has costs in further dimensions, 32 deduplicated (and registered)
 6      u8      priority: 0 high, 1 normal, 2 backfill
 7      u8      length of the serializer's name
 8      u16     attempt, 1 in the first try
@@ -18,10 +18,11 @@ offset type    meaning
 18     u64     milliseconds since 1970 at which it was enqueued, before the year 10000
 26     u8      length of the id
 27     u16     length of the key
-29             serializer's name, id, key, further costs, payload
+29             serializer's name, id, key, further costs, dedupe_ms, payload
 ====== ======= ==================================================
 
-Further costs are a u8, how many there are, and a u64 each.
+Further costs are a u8, how many there are, and a u64 each. dedupe_ms is a u64: how long after its
+arrival, at least, others with its id are dropped.
 
 A *block* is what the index keeps as one element: operations of one watcher, priority and key that
 follow one another, their entries laid end to end behind
@@ -56,14 +57,16 @@ MAX_ID = 255
 BLOCK_OPERATIONS, BLOCK_BYTES = 100, 32 * 1024
 """What a block has at most, unless a single operation is larger."""
 
+MAX_DEDUPE_MS = 366 * 86_400_000
 LATEST_MS = 253_402_300_799_999
 """The last millisecond that a `datetime` can tell."""
 
-BATCHABLE, REGISTERED, HAS_KEY, ALONE, VECTOR = 1, 2, 4, 8, 16
+BATCHABLE, REGISTERED, HAS_KEY, ALONE, VECTOR, DEDUPED = 1, 2, 4, 8, 16, 32
 PRIORITIES = tuple(priority.name for priority in Priority)
 
 _HEADER = struct.Struct(">IBBBBHQQBH")
 _LENGTH = 4
+_DEDUPE = struct.Struct(">Q")
 _MAX_TEXT = 400
 _BLOCK = struct.Struct(">QIIQQ")
 _JSON = b"json"
@@ -93,6 +96,7 @@ class Entry:
     id: str
     key: str | None
     payload: bytes
+    dedupe_ms: int | None = None
 
     @property
     def cost(self) -> int:
@@ -127,6 +131,19 @@ def encode_costs(further: Sequence[int]) -> bytes:
     return struct.pack(f">B{len(further)}Q", len(further), *further)
 
 
+def encode_dedupe(ms: int) -> bytes:
+    """How long duplicates are dropped, as an entry with `DEDUPED` has it."""
+    return _DEDUPE.pack(ms)
+
+
+def _decode_extras(data: bytes, offset: int, flags: int) -> tuple[tuple[int, ...], int | None, int]:
+    """Further costs, dedupe_ms, and the offset behind them."""
+    further, offset = _decode_costs(data, offset) if flags & VECTOR else ((), offset)
+    if not flags & DEDUPED:
+        return further, None, offset
+    return further, _DEDUPE.unpack_from(data, offset)[0], offset + _DEDUPE.size
+
+
 def _decode_costs(data: bytes, offset: int) -> tuple[tuple[int, ...], int]:
     """Further costs, and the offset behind them."""
     end = offset + 1 + 8 * data[offset]
@@ -145,7 +162,7 @@ def encode_entry(  # noqa: PLR0917 - called per operation, where keywords cost a
     enqueued_ms: int,
     further: bytes = b"",
 ) -> bytes:
-    """Lay out one entry. ``further``: what `encode_costs` made, or nothing."""
+    """Lay out one entry. ``further``: what `encode_costs` and `encode_dedupe` made, or nothing."""
     names = serializer + id + key + further
     return (
         _HEADER.pack(
@@ -188,16 +205,24 @@ def _header(data: bytes, offset: int) -> tuple[int, int, int, int, int, int, int
         raise MalformedError("impossible header")
     if enqueued_ms > LATEST_MS or (key and not flags & HAS_KEY):
         raise MalformedError("impossible header")
-    if flags & VECTOR:
-        _check_costs(data, offset + _HEADER.size + name + id_ + key, offset + _LENGTH + size)
+    if flags & (VECTOR | DEDUPED):
+        at = offset + _HEADER.size + name + id_ + key
+        _check_extras(data, at, offset + _LENGTH + size, flags)
     return fields
 
 
-def _check_costs(data: bytes, offset: int, end: int) -> None:
-    if offset >= end or offset + 1 + 8 * data[offset] > end:
-        raise MalformedError("truncated entry")
-    if any(cost > MAX_COST for cost in _decode_costs(data, offset)[0]):
-        raise MalformedError("impossible cost")
+def _check_extras(data: bytes, offset: int, end: int, flags: int) -> None:
+    if flags & VECTOR:
+        if offset >= end or offset + 1 + 8 * data[offset] > end:
+            raise MalformedError("truncated entry")
+        costs, offset = _decode_costs(data, offset)
+        if any(cost > MAX_COST for cost in costs):
+            raise MalformedError("impossible cost")
+    if flags & DEDUPED:
+        if offset + _DEDUPE.size > end:
+            raise MalformedError("truncated entry")
+        if not flags & REGISTERED or _DEDUPE.unpack_from(data, offset)[0] > MAX_DEDUPE_MS:
+            raise MalformedError("impossible header")
 
 
 def decode_entry(data: bytes, offset: int = 0) -> tuple[Entry, int]:
@@ -210,7 +235,7 @@ def decode_entry(data: bytes, offset: int = 0) -> tuple[Entry, int]:
     at, end = offset + _HEADER.size, offset + _LENGTH + size
     names = data[at : at + name + id_ + key]
     at += len(names)
-    further, at = _decode_costs(data, at) if flags & VECTOR else ((), at)
+    further, dedupe_ms, at = _decode_extras(data, at, flags)
     entry = Entry(
         flags=flags,
         priority=priority,
@@ -221,6 +246,7 @@ def decode_entry(data: bytes, offset: int = 0) -> tuple[Entry, int]:
         id=_text(names[name : name + id_]),
         key=_text(names[name + id_ :]) if flags & HAS_KEY else None,
         payload=data[at:end],
+        dedupe_ms=dedupe_ms,
     )
     return entry, end
 
@@ -254,7 +280,8 @@ class Piece:
     """Entries that lie end to end and may share a block.
 
     ``key`` and ``id`` are offset and size in the first entry; ``id`` is that of a registered
-    operation, else None. Registered and unbatchable operations are pieces of their own.
+    operation, else None; ``dedupe_ms`` that of a deduplicated one. Registered and unbatchable
+    operations are pieces of their own.
     """
 
     priority: int
@@ -265,6 +292,7 @@ class Piece:
     single: bool
     key: tuple[int, int]
     id: tuple[int, int] | None
+    dedupe_ms: int | None = None
 
 
 def split_pieces(data: bytes) -> list[Piece]:
@@ -296,7 +324,10 @@ def split_pieces(data: bytes) -> list[Piece]:
             together = (priority, key) if plain else None
             id = (at, id_) if flags & REGISTERED else None
             place = at + id_, key_
-            pieces.append(Piece(priority, 1, cost, cost or 1, size, _single(flags), place, id))
+            piece = Piece(priority, 1, cost, cost or 1, size, _single(flags), place, id)
+            if flags & DEDUPED:
+                piece.dedupe_ms = _decode_extras(data, offset + at + id_ + key_, flags)[1]
+            pieces.append(piece)
         offset += size
     if not pieces:
         raise MalformedError("no entry")
@@ -361,8 +392,9 @@ def open_blocks(
         key = data[at : (at := at + key_)].decode(errors="backslashreplace") if key_ else ""
         offset += _LENGTH + length
         further: tuple[int, ...] = ()
-        if flags & VECTOR:
-            further, at = _decode_costs(data, at)
+        dedupe_ms = None
+        if flags & (VECTOR | DEDUPED):
+            further, dedupe_ms, at = _decode_extras(data, at, flags)
         try:
             if json_accepted and serializer == _JSON:
                 payload = load_json(data[at:offset])
@@ -386,6 +418,7 @@ def open_blocks(
                     flags & BATCHABLE != 0,
                     key if flags & HAS_KEY else None,
                     PRIORITIES[priority],
+                    None if dedupe_ms is None else dedupe_ms / 1000,
                 ),
             )
         )

@@ -467,6 +467,7 @@ operation = st.fixed_dictionaries(
     optional={
         "further": st.lists(st.integers(0, 30), min_size=1, max_size=1),
         "id": st.sampled_from(["x", "y"]),
+        "dedupe_ms": st.sampled_from([0, 0, 7, 500, 5000]),
         "payload": st.sampled_from([b"", b"0" * 400_000]),
         "attempt": st.integers(1, 3),
     },

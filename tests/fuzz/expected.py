@@ -15,7 +15,8 @@ from celery_batcher.store.counts import SetAside
 
 MOST = 2**53 - 1
 LATEST_MS = 253_402_300_799_999  # the end of the year 9999
-BATCHABLE, REGISTERED, HAS_KEY, VECTOR = 1, 2, 4, 16
+BATCHABLE, REGISTERED, HAS_KEY, VECTOR, DEDUPED = 1, 2, 4, 16, 32
+LONGEST_DEDUPE = 366 * 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def plain_entries(data: bytes) -> list[Plain] | None:
         if impossible or (key and not flags & HAS_KEY):
             return None
         names = whole[29 : 29 + name + id_ + key]
-        further = _size_of_costs(whole[29 + len(names) :]) if flags & VECTOR else 0
+        further = _size_of_extras(whole[29 + len(names) :], flags)
         if further is None:
             return None
         found.append(
@@ -83,6 +84,17 @@ def plain_entries(data: bytes) -> list[Plain] | None:
         )
         at += len(whole)
     return found or None
+
+
+def _size_of_extras(data: bytes, flags: int) -> int | None:
+    """The bytes between key and payload; None when they are not what the flags say."""
+    costs = _size_of_costs(data) if flags & VECTOR else 0
+    if costs is None or not flags & DEDUPED:
+        return costs
+    dedupe = data[costs : costs + 8]
+    if len(dedupe) < 8 or not flags & REGISTERED:
+        return None
+    return None if struct.unpack(">Q", dedupe)[0] > LONGEST_DEDUPE else costs + 8
 
 
 def _size_of_costs(data: bytes) -> int | None:

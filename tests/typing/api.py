@@ -79,6 +79,9 @@ def rows() -> Iterator[dict[str, int]]:
 def produce() -> None:
     id: str = write.enqueue({"id": 1}, cost=10, key="tenant", priority="high", batchable=False)
     enqueued: int = write.enqueue_many(rows(), cost=lambda row: 5 + len(row), pack=100)
+    once: str = write.enqueue({"id": 1}, dedupe_key="order-1", dedupe_for=timedelta(minutes=1))
+    enqueued += write.enqueue_many(rows(), dedupe_key=lambda row: f"order-{row['id']}")
+    print(once)  # noqa: T201
     same: str = batcher.enqueue(write.operation({"id": 2}, cost=10, id=id))
     numbers: tuple[int, int, int] = (
         batcher.operations_in_buffer(),

@@ -35,11 +35,11 @@ METHODS = {
     "Batcher.add_listener": "(self, listener)",
     "Batcher.remove_listener": "(self, listener_id)",
     "Watcher.operation": "(self, payload, *, cost=None, key=None, priority='normal', "
-    "batchable=True, id=None)",
+    "batchable=True, id=None, dedupe_key=None, dedupe_for=0)",
     "Watcher.enqueue": "(self, payload, *, cost=None, key=None, priority='normal', "
-    "batchable=True, id=None)",
+    "batchable=True, id=None, dedupe_key=None, dedupe_for=0)",
     "Watcher.enqueue_many": "(self, payloads, *, cost=None, key=None, priority='normal', "
-    "batchable=True, id=None, pack=500)",
+    "batchable=True, id=None, dedupe_key=None, dedupe_for=0, pack=500)",
     "ProvisionedResource": "(capacity, *, name=None, window=1.0, adaptive=False, ramp=None)",
     "ProvisionedResource.set_capacity": "(self, capacity)",
     "SharedResource": "(shared_capacity, *, reserved_capacity=0, factor=1, lease_manager=None, "
@@ -66,7 +66,7 @@ METHODS = {
     "Batch.commit": "(self)",
     "Throttled": "(retry_after=None)",
     "Operation": "(id, watcher, cost, payload, attempt=1, batchable=True, key=None, "
-    "priority='normal')",
+    "priority='normal', dedupe_for=None)",
 }
 BY_POSITION = {"Operation", "Batch.done", "Batch.fail", "Batch.charge"}
 TREE = {

@@ -27,18 +27,6 @@ local function first_time(id, number)
   return call('ZADD', NOTED, 'NX', now, id) == 1 and not repeated
 end
 
-local function stage(w, pieces, at)
-  for _, piece in ipairs(pieces) do
-    local id_at, id_size = piece[9], piece[10]
-    if id_at and call('SADD', IDS, string.sub(data, at + id_at, at + id_at + id_size - 1)) == 0 then
-      dropped = dropped + 1
-    else
-      gather(w, piece, data, at, most, most_bytes)
-    end
-    at = at + piece[5]
-  end
-end
-
 local at = 1
 for _, message in ipairs(messages) do
   local id, w, number, size, reason, pieces = unpack(message)
@@ -49,7 +37,7 @@ for _, message in ipairs(messages) do
     if cost > room then reason = 'impossible cost' end
     if reason == '' then
       room = room - cost
-      stage(w, pieces, at)
+      dropped = dropped + take(w, pieces, data, at, most, most_bytes)
     else
       call('RPUSH', ASIDE, struct.pack('>I8I4I4', now, #w, #reason) .. w .. reason
         .. string.sub(data, at, at + size - 1))
@@ -63,4 +51,5 @@ if KEYS[24] and last >= head then
   call('HSET', KEYS[24], 'head', last + 1)
 end
 close_books()
+add(META, 'duplicates', dropped)
 return { push_all(), dropped, aside }
