@@ -4,6 +4,7 @@ PYTHON ?= python3
 VERSIONS := 3.10 3.11 3.12 3.13
 VENV := .venv
 PIP_OPTIONS := --quiet --disable-pip-version-check
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(VENV)/check/bin/mkdocs
 UNITS := $(VERSIONS:%=unit-on-%)
 
 # Nothing but the environment of a target may provide its modules.
@@ -11,8 +12,8 @@ unexport PYTHONPATH
 unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-oldest test-pythons check simulate mutants fuzz faults bench clean \
-    rabbitmq azurite $(UNITS)
+.PHONY: help demo test test-unit test-oldest test-pythons check docs docs-serve simulate mutants fuzz \
+    faults bench clean rabbitmq azurite $(UNITS)
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,10 +56,17 @@ faults: $(VENV)/test-unit/.ready rabbitmq ## kill real processes, count what is 
 	@cd tests && $(CURDIR)/$(VENV)/test-unit/bin/python -m faults \
 	    --minutes $(or $(MINUTES),$(if $(KILLS),1000,3)) --kills $(or $(KILLS),0) --directory $(CURDIR)/.faults
 
-check: $(VENV)/check/.ready ## check format, lint and types
+check: $(VENV)/check/.ready ## check format, lint, types, and that the documentation builds
 	@$(VENV)/check/bin/ruff format --check .
 	@$(VENV)/check/bin/ruff check .
 	@$(VENV)/check/bin/mypy --strict celery_batcher tests/typing/api.py
+	@$(MKDOCS) build --quiet --strict
+
+docs: $(VENV)/check/.ready ## build the documentation into site/; a dead link is an error
+	@$(MKDOCS) build --quiet --strict && echo "site/index.html"
+
+docs-serve: $(VENV)/check/.ready ## show the documentation while you write it
+	@$(MKDOCS) serve
 
 fuzz: $(VENV)/test-unit/.ready rabbitmq ## send 100,000 damaged messages through every kind of lane
 	@$(VENV)/test-unit/bin/python tests/fuzz/campaign.py --seed $(or $(SEED),1)
@@ -68,7 +76,7 @@ bench: $(VENV)/bench/.ready $(VENV)/celery-batches/.ready ## measure against pla
 	    $(VENV)/bench/bin/python benchmarks/run.py
 
 clean: ## remove the environments and everything built
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 rabbitmq:
