@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 
@@ -36,6 +37,9 @@ from .results import results_for
 from .store.base import Admission, TakenBack
 from .turn import TurnThread, one_flush
 from .watcher import Watcher
+
+if TYPE_CHECKING:
+    from .testing import Rehearsal
 
 _SILENT = 0.75
 """A turn with less than this part of its time left was not lengthened lately: its holder is dead
@@ -233,6 +237,22 @@ class Batcher(Controls):
             self._stopped = True
         self._turn.stop()
         self._listeners.emit("shutdown")
+
+    def testing(self, *others: Batcher) -> AbstractContextManager[Rehearsal]:
+        """Test what uses it, for the time of a ``with`` block: in this process, without a server.
+
+        Operations wait until the test runs them, on a clock that the test moves
+        (`celery_batcher.testing.rehearse`, docs/testing.md).
+
+        Args:
+            others: further batchers, for example of the same resource.
+
+        Raises:
+            ImproperOrderError: one of them is being tested already, or flushes in this process.
+        """
+        from .testing import rehearse
+
+        return rehearse(self, *others)
 
     def add_listener(self, listener: Listener) -> int:
         """Call ``listener(event, val, msg, metadata)`` on events of this process; return its id."""

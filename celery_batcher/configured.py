@@ -38,6 +38,7 @@ class Configured:
         real: Any = app
         self._app = real._get_current_object() if isinstance(real, Proxy) else app
         self._registry = Registry(self.name)
+        self._connect = connections
         self._connections: Connections | None = None
         self._lock = threading.RLock()
 
@@ -74,8 +75,10 @@ class Configured:
         """
         app = self.app
         with self._lock:
-            if self._connections is None or self._connections.app is not app:
-                self._connections = connections(app, batcher=self.name, resource=self.resource_name)
+            if self._connections is None or not self._connections.fits(app):
+                self._connections = self._connect(
+                    app, batcher=self.name, resource=self.resource_name
+                )
             return self._connections
 
     @property

@@ -26,21 +26,27 @@ from .store.redis import RedisStore, connect
 _REDIS = ("redis://", "rediss://", "unix://")
 _KOMBU_SOCKET = "redis+socket://"
 _REDIS_BROKERS = (*_REDIS, _KOMBU_SOCKET, "sentinel://")
+_EAGER = "memory://eager"
 _lanes: dict[str, MemoryLanes] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """What one batcher of one app talks to."""
+    """What one batcher of one app talks to; ``eager``: to nothing but this process."""
 
     app: Celery
     batcher: str
     store: Store
     publisher: Publisher
+    eager: bool = False
+
+    def fits(self, app: Celery) -> bool:
+        """Whether they are what this app needs, as it is configured now."""
+        return self.app is app and self.eager is bool(app.conf.task_always_eager)
 
     def intake(self) -> Intake:
         """A new intake: each turn has its own."""
-        url = broker_url(self.app)
+        url = _EAGER if self.eager else broker_url(self.app)
         if url.startswith("memory://"):
             return MemoryIntake(memory_lanes(url), self.batcher)
         if url.startswith(_REDIS_BROKERS):
@@ -54,6 +60,11 @@ def connections(app: Celery, *, batcher: str, resource: str) -> Connections:
     Raises:
         ConfigurationError: no store is configured, or its URL is none of ours.
     """
+    if app.conf.task_always_eager:
+        nothing = memory.MemoryStore(memory.MemoryServer(), batcher=batcher, resource=resource)
+        return Connections(
+            app, batcher, nothing, MemoryPublisher(MemoryLanes(), batcher), eager=True
+        )
     return Connections(app, batcher, _store(app, batcher, resource), _publisher(app, batcher))
 
 

@@ -24,6 +24,7 @@ from celery_batcher import (
     Status,
     Throttled,
 )
+from celery_batcher.testing import CapturedBatch
 
 app = Celery("proj", broker="memory://")
 leases = RedisLeaseManager("redis://leases:6379/0", name="cosmos", lease_time=5.0)
@@ -115,6 +116,16 @@ def produce() -> None:
     redriven: int = write.dead_letters.redrive(id, same) + write.dead_letters.purge()
     print(len(write.dead_letters), redriven)  # noqa: T201
     print(enqueued, same, numbers, status.waiting)  # noqa: T201
+
+
+def test_it() -> None:
+    with batcher.testing() as t:
+        ran: list[CapturedBatch] = t.step() + t.run(seconds=1) + t.run_until_done(timeout=60)
+        t.fail_next(write, Throttled())
+        t.clock.advance(1.0)
+        t.assert_done("write", payload={"id": 1}, count=1)
+        outcomes: dict[str, str] = ran[0].outcomes
+        print(outcomes, t.operations)  # noqa: T201
 
 
 def run() -> None:

@@ -25,6 +25,7 @@ METHODS = {
     "Batcher.purge": "(self, watcher=None)",
     "Batcher.leases": "(self)",
     "Batcher.check": "(self, timeout=1.0)",
+    "Batcher.testing": "(self, *others)",
     "Batcher.explain": "(self, what, *, most=100000)",
     "Batcher.eta": "(self)",
     "Batcher.meters": "(self)",
