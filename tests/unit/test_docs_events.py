@@ -30,7 +30,17 @@ def test_the_table_of_signals_has_each_with_all_its_arguments() -> None:
         name.strip("`"): set(re.findall(r"(?:^|; |, |are )`(\w+)`", arguments))
         for name, _, arguments, _ in rows("Signals")
     }
-    values = {"size", "capacity", "interval", "single", "failed", "throttled", "stopped", "late"}
+    values = {
+        "size",
+        "capacity",
+        "interval",
+        "single",
+        "bisect",
+        "failed",
+        "throttled",
+        "stopped",
+        "late",
+    }
     known = {
         name: signal.providing_args
         for name, signal in vars(signals).items()
