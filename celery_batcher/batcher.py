@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 
-from . import beat, tasks
+from . import beat, eager, tasks
 from .announcing import Announcer
 from .batch import Batch
 from .checks import Checker
@@ -180,8 +180,12 @@ class Batcher(Controls):
     def send(self, messages: Sequence[Outgoing]) -> None:
         """Bring encoded messages into lanes; what `enqueue` and `enqueue_many` end in."""
         self._check_running()
-        publisher = self.connections.publisher
-        enqueuer = Enqueuer(self.store, publisher, self.clock, self._check_running)
+        connected = self.connections
+        if connected.eager:
+            self._announcer.enqueued(messages)
+            eager.run(self, messages)
+            return
+        enqueuer = Enqueuer(connected.store, connected.publisher, self.clock, self._check_running)
         try:
             enqueuer.send(
                 messages,
@@ -300,7 +304,7 @@ class Batcher(Controls):
         self, watcher: Watcher, batch_id: str, *, soft_limited: bool = False
     ) -> dict[str, Any]:
         """What a watcher's task does in a worker. ``soft_limited``: Celery ends it in time."""
-        return Claimant(
+        claimant = Claimant(
             app=self.app,
             store=self.store,
             clock=self.clock,
@@ -318,4 +322,5 @@ class Batcher(Controls):
             dimensions=self.dimensions,
             cost_key=None if watcher.estimates is None else watcher.estimates.key_of,
             caps_keys=watcher.caps_keys,
-        ).run(batch_id)
+        )
+        return eager.fitted(claimant, batch_id).run(batch_id)
