@@ -16,10 +16,10 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
+from celery import Celery
 
+from celery_batcher import Batcher, ProvisionedResource
 from pages import blocks, imported, write
-
-pytest.importorskip("celery_batcher.testing")
 
 BROKER = "memory://docs"
 
@@ -300,6 +300,26 @@ def test_django_writes_in_bulk_and_singles_out_the_bad_row(tmp_path: Path) -> No
     (tmp_path / "shop/__init__.py").touch()
     (tmp_path / "check.py").write_text(CHECK)
     subprocess.run([sys.executable, "-W", "error", "check.py"], cwd=tmp_path, check=True)
+
+
+# Production
+
+
+def test_everything_in_the_runbook_can_be_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    app = Celery("runbook", broker=BROKER, set_as_current=False)
+    cosmos = Batcher("cosmos", app=app, rate_limiter=ProvisionedResource(20_000))
+    shell: dict[str, Any] = {"app": app, "cosmos": cosmos}
+    first, *others = (one.text for one in blocks("docs/production.md") if one.language == "python")
+    exec(compile(first, "production.md", "exec"), shell)
+    with cosmos.testing() as t:
+        write_orders = shell["write_orders"]
+        t.fail_next(write_orders, ValueError("boom"), batches=3)
+        write_orders.enqueue({"id": 1}, cost=10)
+        t.run_until_done()
+        write_orders.enqueue({"id": 2}, cost=10)
+        for code in others:
+            exec(compile(code, "production.md", "exec"), shell)
+    assert "ValueError: boom" in capsys.readouterr().out
 
 
 # celery-batches
