@@ -160,7 +160,8 @@ class Controls(Configured):
 
         What is released or runs is not touched. What is enqueued meanwhile may stay, and so may
         what a process that flushes just releases: pause first. Whoever waits for results of
-        operations that are removed waits for ever, as after ``celery purge``.
+        operations that are removed waits for ever, as after ``celery purge``. Their ids and
+        dedupe_keys are free again.
 
         Args:
             watcher: or its name, to empty only its part.
@@ -174,7 +175,7 @@ class Controls(Configured):
         """
         names = names_of(self, watcher)
         removed = Purge(self, self._duties, names, every=watcher is None).run()
-        logger.warning("%s: %d operations were purged", self.name, removed)
+        logger.info("%s: %d operations were purged", self.name, removed)
         return removed
 
     def leases(self) -> tuple[Lease, ...]:

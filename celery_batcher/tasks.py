@@ -22,6 +22,7 @@ from .errors import BrokerUnavailableError, ConfigurationError, NoBatcherError
 from .intakes.base import lane_name
 from .store.base import Released
 from .worker.children import look_after_children
+from .worker.remote import register as register_remote
 from .worker.stopping import soft_limited
 
 if TYPE_CHECKING:
@@ -259,6 +260,8 @@ def _leave_turns(**_: Any) -> None:
     sending.finish()
 
 
+signals.celeryd_init.connect(register_remote, weak=False)
+signals.worker_init.connect(register_remote, weak=False)
 signals.worker_ready.connect(look_after_children, weak=False)
 signals.worker_process_shutdown.connect(_leave_turns, weak=False)
 signals.worker_shutdown.connect(_leave_turns, weak=False)

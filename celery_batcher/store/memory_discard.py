@@ -31,6 +31,7 @@ class _Step:
     def forget(self, one: Waiting) -> None:
         if one.entry.registered:
             self.act.state.ids.discard(one.entry.id)
+            self.act.state.deduped.pop(one.entry.id, None)
         self.removed += 1
         self._n -= 1
         self._bytes -= len(one.data)

@@ -78,6 +78,7 @@ def test_an_unknown_watcher_is_refused_with_a_near_name(site: InMemory, batcher:
 def test_everything_in_the_buffer_goes_and_what_runs_stays(
     site: InMemory, batcher: Batcher, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     ran: list[Any] = []
 
     @batcher.watcher(name="write", max_batch_size=2)
@@ -129,6 +130,15 @@ def test_a_purge_in_many_steps_leaves_nothing(site: InMemory, batcher: Batcher) 
 
     assert batcher.purge("write") == 2600
     assert batcher.operations_in_buffer() == 0
+
+
+def test_what_was_removed_is_no_duplicate(site: InMemory, batcher: Batcher) -> None:
+    write = batcher.watcher(name="write")(collecting([]))
+    batcher.pause(None)
+    for _ in range(2):
+        write.enqueue(1, dedupe_key="one", dedupe_for=3600)
+        site.tick(batcher)
+        assert batcher.purge() == 1
 
 
 def test_who_has_the_turn_empties_the_lanes(site: InMemory, batcher: Batcher) -> None:

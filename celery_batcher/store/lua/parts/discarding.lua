@@ -12,8 +12,12 @@ local function spend(n, bytes)
   removed, room.n, room.bytes = removed + n, room.n - n, room.bytes - bytes
 end
 
+-- It may be enqueued again, also within its dedupe_for.
 local function forget_id(data, entry)
-  if entry.registered then call('SREM', IDS, id_of(data, entry)) end
+  if not entry.registered then return end
+  local id = id_of(data, entry)
+  call('SREM', IDS, id)
+  call('ZREM', BASE .. 'deduped', id)
 end
 
 -- The operations of a block of one, or of a group, are gone.

@@ -1,0 +1,1 @@
+"""The command line: ``celery batcher ...``, a plugin of Celery's own."""

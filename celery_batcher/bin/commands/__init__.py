@@ -1,0 +1,1 @@
+"""The commands of ``celery batcher``, by what they are for."""
