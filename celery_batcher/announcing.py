@@ -151,6 +151,10 @@ class Announcer:
         self._signal(signals.batcher_resumed)
         self._event("batcher-resumed", {})
 
+    def backfill(self, name: str, progress: object) -> None:
+        """A back-fill has gone on, or waits."""
+        self._signal(signals.backfill_progress, backfill=name, progress=progress)
+
     def throttled(self, batch: Batch, closed_ms: int) -> None:
         """A handler said that its store refuses work: the resource is closed for so long."""
         facts = {

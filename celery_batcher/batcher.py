@@ -11,6 +11,7 @@ from celery import Celery
 
 from . import beat, eager, tasks
 from .announcing import Announcer
+from .backfill import Backfill, BackfillProgress
 from .batch import Batch
 from .checks import Checker
 from .claim import Claimant
@@ -154,6 +155,16 @@ class Batcher(Controls):
 
         return register
 
+    def add_backfill(self, backfill: Backfill) -> Backfill:
+        """Register a back-fill that `Watcher.backfill` made, and its Celery task.
+
+        Raises:
+            ConfigurationError: another function has its name.
+        """
+        self._registry.add_backfill(backfill)
+        tasks.add_backfill(self._app, backfill)
+        return backfill
+
     # Enqueuing
 
     def enqueue(self, operation: Operation) -> str:
@@ -179,13 +190,13 @@ class Batcher(Controls):
 
     def send(self, messages: Sequence[Outgoing]) -> None:
         """Bring encoded messages into lanes; what `enqueue` and `enqueue_many` end in."""
-        self._check_running()
+        self.check_running()
         connected = self.connections
         if connected.eager:
             self._announcer.enqueued(messages)
             eager.run(self, messages)
             return
-        enqueuer = Enqueuer(connected.store, connected.publisher, self.clock, self._check_running)
+        enqueuer = Enqueuer(connected.store, connected.publisher, self.clock, self.check_running)
         try:
             enqueuer.send(
                 messages,
@@ -198,7 +209,19 @@ class Batcher(Controls):
             raise
         self._announcer.enqueued(messages)
 
-    def _check_running(self) -> None:
+    def announce_rows(self, message: Outgoing) -> None:
+        """Tell that rows of a back-fill are in the index."""
+        self._announcer.enqueued([message])
+
+    def announce_backfill(self, progress: BackfillProgress) -> None:
+        """Tell how far a back-fill is."""
+        self._announcer.backfill(progress.name, progress)
+
+    def check_running(self) -> None:
+        """
+        Raises:
+            BatcherStoppedError: this process enqueues no more.
+        """
         if self._stopped:
             raise BatcherStoppedError(
                 f"batcher {self.name} was stopped in this process and takes no more operations"

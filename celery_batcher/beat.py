@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from celery import Celery
@@ -11,6 +12,9 @@ from celery import _state as celery_state
 from .config import SETTINGS
 
 if TYPE_CHECKING:
+    from celery.schedules import BaseSchedule
+
+    from .backfill import Backfill
     from .batcher import Batcher
 
 TASKS = ("flush", "limit", "audit")
@@ -25,6 +29,19 @@ def wanted_ms(beat_interval: int) -> int:
 def schedule(app: Celery | None, batcher: Batcher) -> None:
     """Add the batcher's entries to the schedule of its app (of every app without one)."""
     when_finalized(app, lambda app: _add(app, batcher))
+
+
+def schedule_backfill(backfill: Backfill, when: BaseSchedule | float | timedelta) -> None:
+    """Let beat send a back-fill's task."""
+    entry: dict[str, Any] = {"task": backfill.task_name, "schedule": when}
+    if backfill.queue is not None:
+        entry["options"] = {"queue": backfill.queue}
+    name = f"celery_batcher:{backfill.batcher.name}:backfill:{backfill.name}"
+
+    def add(app: Celery) -> None:
+        app.conf.beat_schedule = {name: entry, **(app.conf.beat_schedule or {})}
+
+    when_finalized(backfill.batcher.own_app, add)
 
 
 def when_finalized(app: Celery | None, callback: Callable[[Celery], Any]) -> None:

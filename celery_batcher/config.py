@@ -195,6 +195,16 @@ WATCHER_OPTIONS: Mapping[str, Option] = {
     "cost_key": Option(None, function, "a function of the payload, or None"),
 }
 
+BACKFILL_OPTIONS: Mapping[str, Option] = {
+    "priority": Option(
+        "backfill", one_of("high", "normal", "backfill"), "high, normal or backfill"
+    ),
+    "max_waiting": Option(50_000, count(1), "operations, at least 1"),
+    "chunk": Option(500, count(1, MAX_BATCH_SIZE), f"1 to {MAX_BATCH_SIZE} rows"),
+    "lease_time": Option(30.0, seconds, _SECONDS),
+    "slice": Option(60.0, seconds, _SECONDS),
+}
+
 SETTINGS: Mapping[str, Any] = {
     "batcher_store_url": None,
     "batcher_control_queue": None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from celery import Celery, current_app
 from celery.local import Proxy
@@ -16,6 +16,9 @@ from .registry import Registry
 from .resources.base import Resource
 from .store.base import Store
 from .watcher import Watcher
+
+if TYPE_CHECKING:
+    from .backfill import Backfill
 
 
 class Configured:
@@ -47,6 +50,11 @@ class Configured:
         """The Celery app: the one it was made with, else the current app."""
         return self._app or cast(Any, current_app)._get_current_object()
 
+    @property
+    def own_app(self) -> Celery | None:
+        """The Celery app that it was made with."""
+        return self._app
+
     def option(self, name: str) -> Any:
         """The value of an option: the constructor's, else the app's setting, else the default."""
         if name in self._options:
@@ -65,6 +73,11 @@ class Configured:
     def watchers(self) -> dict[str, Watcher]:
         """The watchers registered in this process, by name."""
         return self._registry.all()
+
+    @property
+    def backfills(self) -> dict[str, Backfill]:
+        """The back-fills registered in this process, by name."""
+        return self._registry.backfills()
 
     @property
     def connections(self) -> Connections:

@@ -9,6 +9,7 @@ from typing import Any
 
 from . import beat
 from .announcing import Announcer
+from .backfill import BackfillProgress, progress_of
 from .checks import Checker, Problem
 from .clock import Clock
 from .config import DELAY, Unset, check_value, milliseconds, seconds
@@ -184,6 +185,13 @@ class Controls(Configured):
         None with any other resource.
         """
         return tuple(Lease(one.number, one.capacity, one.ms / 1000) for one in self.store.leases())
+
+    def backfill_progress(self) -> list[BackfillProgress]:
+        """How far all back-fills are, those included that this process does not know."""
+        states = {one.name: progress_of(one) for one in self.store.backfills()}
+        for name, backfill in self.backfills.items():
+            states.setdefault(name, backfill.status())
+        return [states[name] for name in sorted(states)]
 
     def shown(self, payload: Any) -> Any:
         """What operators are shown of a payload: what the option ``mask`` makes of it.

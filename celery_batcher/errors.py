@@ -20,6 +20,7 @@
       BrokerUnavailableError (ConnectionError)  the broker did not answer
       LeaseStoreUnavailableError (ConnectionError)  the lease manager's store did not answer
       PartitionsOutOfRangeError (ValueError)    a shared capacity in more than 500 partitions
+      BackfillRunningError (RuntimeError)  another process runs the back-fill
       OperationFailedError (RuntimeError)  an operation is dead: what its result raises
       OutcomeError (ValueError)            an outcome for a wrong operation, or one decided before
       ClaimExpiredError (TimeoutError)     the handler was too late; its outcome was refused
@@ -30,7 +31,7 @@ from __future__ import annotations
 
 import math
 import queue
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 
 class BatcherError(Exception):
@@ -157,6 +158,22 @@ class PartitionsOutOfRangeError(BatcherError, ValueError):
         super().__init__(message)
         self.partitions = partitions
         self.factor = factor
+
+
+class BackfillRunningError(BatcherError, RuntimeError):
+    """Another process of the fleet runs the back-fill: ``owner``, ``since``, for ``left`` s more.
+
+    It keeps the right to run while it lives; a dead one's is free after ``left`` seconds.
+    """
+
+    def __init__(
+        self, message: str, *, name: str, owner: str, since: datetime | None, left: float
+    ) -> None:
+        super().__init__(message)
+        self.name = name
+        self.owner = owner
+        self.since = since
+        self.left = left
 
 
 class OutcomeError(BatcherError, ValueError):

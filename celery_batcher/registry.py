@@ -16,6 +16,7 @@ from .errors import (
 from .operation import Operation
 
 if TYPE_CHECKING:
+    from .backfill import Backfill
     from .watcher import Watcher
 
 
@@ -25,6 +26,7 @@ class Registry:
     def __init__(self, batcher: str) -> None:
         self._batcher = batcher
         self._watchers: dict[str, Watcher] = {}
+        self._backfills: dict[str, Backfill] = {}
 
     def check(self, name: str, handler: Callable[..., Any]) -> None:
         """Whether a handler may have this name; the same function may come again.
@@ -44,6 +46,22 @@ class Registry:
 
     def all(self) -> dict[str, Watcher]:
         return dict(self._watchers)
+
+    def add_backfill(self, backfill: Backfill) -> None:
+        """
+        Raises:
+            ConfigurationError: another function has its name.
+        """
+        known = self._backfills.get(backfill.name)
+        if known is not None and _identity(known.rows) != _identity(backfill.rows):
+            raise ConfigurationError(
+                f"batcher {self._batcher} has a back-fill {backfill.name} already: "
+                f"{_identity(known.rows)}; give this one another name"
+            )
+        self._backfills[backfill.name] = backfill
+
+    def backfills(self) -> dict[str, Backfill]:
+        return dict(self._backfills)
 
     def watcher_of(self, operation: Operation) -> Watcher:
         """The watcher that takes an operation.

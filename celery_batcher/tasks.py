@@ -18,7 +18,7 @@ from . import wire
 from .apart import apart
 from .celery_events import sending
 from .costs import PLAIN, spoken
-from .errors import BrokerUnavailableError, ConfigurationError, NoBatcherError
+from .errors import BackfillRunningError, BrokerUnavailableError, ConfigurationError, NoBatcherError
 from .intakes.base import lane_name
 from .store.base import Released
 from .worker.children import look_after_children
@@ -26,6 +26,7 @@ from .worker.remote import register as register_remote
 from .worker.stopping import soft_limited
 
 if TYPE_CHECKING:
+    from .backfill import Backfill
     from .batcher import Batcher
     from .watcher import Watcher
 
@@ -185,6 +186,53 @@ def add_watcher(
         shared_task(**options)(handle)
     else:
         cast(Any, app).task(shared=False, **options)(handle)
+
+
+def add_backfill(app: Celery | None, backfill: Backfill) -> None:
+    """Register the Celery task of a back-fill."""
+    name, batcher = backfill.task_name, backfill.batcher
+    registered = _names_of_any_app if app is None else _names_of_app.setdefault(app, set())
+    if name in registered:
+        return  # by a module that was loaded before
+    registered.add(name)
+
+    def work(task: Any, again: bool = True) -> dict[str, Any]:
+        # A module that was loaded again has replaced both, and Celery kept the task.
+        current = find_batcher(task.app, batcher.name) or batcher
+        return _work(task, current.backfills.get(backfill.name, backfill), again=again)
+
+    if backfill.__name__.isidentifier():
+        work.__name__ = work.__qualname__ = backfill.__name__
+    work.__module__ = backfill.__module__
+    work.__doc__ = backfill.__doc__
+    # A slice whose worker is lost is done again; it is far shorter than any visibility timeout.
+    options: dict[str, Any] = {
+        "name": name,
+        "bind": True,
+        "ignore_result": True,
+        "acks_late": True,
+        "reject_on_worker_lost": True,
+    }
+    if app is None:
+        shared_task(**options)(work)
+    else:
+        cast(Any, app).task(shared=False, **options)(work)
+
+
+def _work(task: Any, backfill: Backfill, *, again: bool) -> dict[str, Any]:
+    """A slice of a back-fill; what is left is sent as another task."""
+    delivery = task.request.delivery_info or {}
+    after: float | None
+    try:
+        progress, after = backfill.work(again=again)
+    except BackfillRunningError as exc:
+        # A tick meets a run that goes on by itself. Who goes on a dead one's waits for its lease.
+        progress = backfill.status()
+        after = None if again and not delivery.get("redelivered") else exc.left + 1
+    if after is not None:
+        route = {} if backfill.queue is None else {"queue": backfill.queue}
+        task.apply_async(kwargs={"again": False}, countdown=after or None, **route)
+    return {"phase": progress.phase, "run": progress.run, "rows": progress.rows}
 
 
 def publish_batches(

@@ -8,8 +8,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from . import wire
+from .backfill import Backfill
 from .batch import Batch
-from .config import Option, check_value, count, milliseconds
+from .config import BACKFILL_OPTIONS, Option, check_name, check_value, checked, count, milliseconds
 from .costs import Cost, check_cost
 from .dead_letters import DeadLetters
 from .errors import EnqueueError
@@ -260,6 +261,45 @@ class Watcher:
             cast(Any, fault).enqueued = enqueued
             raise fault
         return enqueued
+
+    def backfill(
+        self,
+        name: str,
+        *,
+        total: int | Callable[[], int] | None = None,
+        queue: str | None = None,
+        **options: Any,
+    ) -> Callable[[Callable[[Any], Iterable[Any]]], Backfill]:
+        """Decorate a function that yields rows of a source; it becomes a back-fill of this watcher.
+
+        The function takes a checkpoint, None at the beginning, and yields what comes after it, in
+        the same order each time: a `Row` each, or a payload (docs/backfills.md).
+
+        Args:
+            name: of the back-fill in the batcher: letters, digits, ``_`` and ``-``.
+            total: how many rows there are, or a function that says so when a run begins: for
+                progress and ETA.
+            queue: the Celery queue of its task; by default Celery's routing.
+            options: ``priority`` (backfill) of rows that have none; ``max_waiting`` (50,000): it
+                waits while the buffer holds so many operations; ``chunk`` (500): rows that are
+                brought at once; ``lease_time`` (30.0 s): how soon another may run it when the
+                process that does is dead; ``slice`` (60.0 s): how long its task runs until it sends
+                the next.
+
+        Raises:
+            ConfigurationError: an option is unknown or wrong, or another function has the name.
+            InvalidNameError: a key of the store could not carry the name.
+        """
+        values = {key: option.default for key, option in BACKFILL_OPTIONS.items()}
+        values |= checked(BACKFILL_OPTIONS, options, "backfill")
+
+        def register(rows: Callable[[Any], Iterable[Any]]) -> Backfill:
+            check_name(name, "back-fill")
+            return self.batcher.add_backfill(
+                Backfill(self, name, rows, total=total, queue=queue, **values)
+            )
+
+        return register
 
 
 def _until_fault(entries: Iterator[Encoded], faults: list[Exception]) -> Iterator[Encoded]:

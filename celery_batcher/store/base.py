@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from .backfills import BackfillStore
 from .counts import AuditStep, Counts, Dead, Facts, SetAside
 from .meters import BatchRecord, Readings
 from .options import Limit, Limits, WatcherOptions
@@ -239,7 +240,7 @@ class Partition:
     ms: int
 
 
-class Store(Protocol):
+class Store(BackfillStore, Protocol):
     """Where the shared state of one batcher lives."""
 
     @property

@@ -50,6 +50,9 @@ B later                     zset   what is delayed, by the time at which it wait
 B batch:<id>                hash   an open or claimed batch
 B blocks:<id>               list   its blocks
 B dead:<watcher>            zset   dead letters by number: number, time, reason, entry
+B backfills                 set    names of all back-fills: take_backfill and hold_backfill add,
+                                   reset_backfill removes
+B backfill:<name>           hash   a back-fill: its run, checkpoint, rows and lease
 B walk                      hash   how far the audit is, and the answer to its last step
 B sums                      hash   what it has counted so far
 B left                      list   watchers that it has not come to in this pass

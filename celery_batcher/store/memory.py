@@ -40,6 +40,7 @@ from .base import (
 )
 from .counts import AuditStep, Counts, Dead, Facts, SetAside
 from .memory_audit import audit, counters_of
+from .memory_backfills import MemoryBackfills
 from .memory_counts import counts
 from .memory_cutting import release
 from .memory_discard import discard
@@ -70,7 +71,7 @@ def server(url: str) -> MemoryServer:
     return _servers[url]
 
 
-class MemoryStore:
+class MemoryStore(MemoryBackfills):
     """Shared state of one batcher in this process; nothing survives it."""
 
     def __init__(

@@ -9,6 +9,7 @@ from itertools import islice
 
 from .. import wire
 from ..fairness import FairRing
+from .backfills import BackfillState
 from .base import Admission, Discarded, Released
 from .counts import Dead, SetAside
 from .memory_audit import AuditState
@@ -233,6 +234,14 @@ class ResourceState:
 
 
 @dataclass(slots=True)
+class Backfill:
+    """A back-fill, and the token of who runs it."""
+
+    state: BackfillState
+    token: str = ""
+
+
+@dataclass(slots=True)
 class BatcherState:
     """Everything of one batcher."""
 
@@ -271,6 +280,7 @@ class BatcherState:
     halved: int = 0
     refused: dict[tuple[str, str], int] = field(default_factory=dict)
     late: int = 0
+    backfills: dict[str, Backfill] = field(default_factory=dict)
     audit: AuditState = field(default_factory=AuditState)
     discarded: tuple[str, Discarded] = ("", Discarded(0))
     meters: defaultdict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))

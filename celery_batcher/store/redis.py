@@ -47,6 +47,7 @@ from .keys import Keys
 from .meters import RECENT, BatchRecord, Readings, newest
 from .options import Limit, Limits, WatcherOptions
 from .outlook import Outlook, Sought
+from .redis_backfills import RedisBackfills, row_of
 from .redis_explain import outlook, sought
 from .redis_meters import batch_record, flush_record, readings
 
@@ -110,7 +111,7 @@ def server_facts(client: redis.Redis) -> Facts:
     )
 
 
-class RedisStore:
+class RedisStore(RedisBackfills):
     """Shared state of one batcher on a Redis server.
 
     Durability is the server's: with ``appendfsync always`` nothing is lost once a call has
@@ -442,20 +443,7 @@ def _arrival(one: Arrival) -> tuple[Any, ...]:
             pieces = wire.split_pieces(one.entries)
         except wire.MalformedError as exc:
             fault = str(exc)
-    rows = [
-        (
-            piece.priority,
-            piece.operations,
-            piece.cost,
-            piece.weight,
-            piece.bytes,
-            int(piece.single),
-            *piece.key,
-            *(piece.id or ()),
-            *(() if piece.dedupe_ms is None else (piece.dedupe_ms,)),
-        )
-        for piece in pieces
-    ]
+    rows = [row_of(piece) for piece in pieces]
     return one.id, one.watcher, one.lease, len(one.entries), fault, rows
 
 

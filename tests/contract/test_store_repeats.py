@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from builders import Bench, op
+from celery_batcher.store.backfills import Chunk
 from celery_batcher.store.base import Admission, Arrival, Settlement
 from celery_batcher.store.options import WatcherOptions
 
@@ -33,6 +34,7 @@ def busy(bench: Bench) -> Bench:
     bench.store.expire(bench.token, bench.limits, "seen", 1)
     bench.clock.advance(1)
     bench.release("old")
+    bench.store.take_backfill("running", "w", "t", 60_000, "me")
     bench.store.admit([Admission("booked", "w", 2, 2), Admission("lost", "w", 1, 1)], 100)
     return bench
 
@@ -41,6 +43,10 @@ SAME_ANSWER: dict[str, Act] = {
     "configure": lambda b: b.store.configure(b.limits, [WatcherOptions("w", max_batch_size=9)]),
     "admit": lambda b: b.store.admit([Admission("m", "w", 2, 3), Admission("n", "v", 1, 1)], 99),
     "repeat": lambda b: b.store.repeat("booked"),
+    "take_backfill": lambda b: b.store.take_backfill("f", "w", "t", 1000, "me", again=True),
+    "fill": lambda b: b.store.fill("running", "t", 1000, "w", Chunk(1, op("new"), 1, 1), 99),
+    "leave_backfill, another's": lambda b: b.store.leave_backfill("running", "u", done=True),
+    "reset_backfill": lambda b: b.store.reset_backfill("idle"),
     "want": lambda b: b.store.want(9000),
     "take_turn, one's own": lambda b: b.store.take_turn(b.token, 5000),
     "take_turn, another's": lambda b: b.store.take_turn("other", 5000),

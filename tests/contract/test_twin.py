@@ -18,6 +18,7 @@ from redis import Redis
 
 from builders import Bench, Read, memory_bench, op, read, read_entries, redis_bench
 from celery_batcher.clock import ManualClock
+from celery_batcher.store.backfills import Chunk
 from celery_batcher.store.base import (
     Admission,
     Arrival,
@@ -397,6 +398,31 @@ class Pair:
     def want(self, ms: int, wake: bool) -> None:
         self.both("want", ms, wake=wake)
 
+    def fill(self, watcher: str, ops: list[dict[str, Any]], most: int, token: str) -> None:
+        """A run takes its right, if it can, and brings a chunk."""
+        entries = b"".join(
+            op(one.get("id") or f"o{next(self.numbers)}", enqueued_ms=self.clock.now_ms(),
+               registered=bool(one.get("id")), **{k: v for k, v in one.items() if k != "id"})
+            for one in ops
+        )  # fmt: skip
+        self.both("take_backfill", "back", watcher, token, 500, token, again=most > 5)
+        before = self.both("counts")
+        number = self.both("backfills")[0].chunk + most % 3
+        chunk = Chunk(number, entries, len(ops), sum(one["cost"] for one in ops), "7", most)
+        self.both("fill", "back", token, 500, watcher, chunk, most)
+        after = self.both("counts")
+        self.books.staged += after.waiting - before.waiting
+        self.books.staged_cost += after.waiting_cost - before.waiting_cost
+
+    def end_backfill(self, token: str, done: bool, error: str, hold: bool) -> None:
+        self.both("leave_backfill", "back", token, done=done, error=error)
+        self.both("hold_backfill", "back", "v", hold=hold)
+        self.both("backfills", "back", "none")
+
+    def reset_backfill(self) -> None:
+        self.both("reset_backfill", "back")
+        self.both("backfills")
+
     def audit(self) -> None:
         """A step: the walk goes on while other acts change what it counts."""
         for bench in (self.memory, self.redis):
@@ -527,6 +553,15 @@ acts = st.one_of(
     act("want", st.integers(0, 5000), st.booleans()),
     act("release", st.just("lost")),
     act("garbage", st.binary(max_size=60)),
+    act("fill", watcher, operations, st.sampled_from([4, 10**6]), st.sampled_from("fg")),
+    act(
+        "end_backfill",
+        st.sampled_from("fg"),
+        st.booleans(),
+        st.sampled_from(["", "why"]),
+        st.sampled_from([False, False, True]),
+    ),
+    act("reset_backfill"),
     act("audit"),
     act("audit"),
     act("audit"),

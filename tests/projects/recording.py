@@ -28,7 +28,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ from typing import Any
 
 from celery import Celery
 
-from celery_batcher import Batch, Batcher, Operation, ProvisionedResource, Watcher
+from celery_batcher import Batch, Batcher, Operation, ProvisionedResource, Row, Watcher
 
 VARIABLE = "RECORDING_PROJECT"
 
@@ -52,6 +52,25 @@ class Project:
     app: Celery
     batchers: dict[str, Batcher]
     watchers: dict[str, Watcher]
+
+
+def _add_backfill(
+    watchers: dict[str, Watcher],
+    name: str,
+    *,
+    watcher: str,
+    rows: int,
+    pause: float,
+    **options: Any,
+) -> None:
+    """A back-fill of numbered rows, from a source that takes its time."""
+
+    def numbers(checkpoint: Any) -> Iterator[Row]:
+        for n in range(checkpoint or 0, rows):
+            time.sleep(pause)
+            yield Row({"n": n}, checkpoint=n + 1)
+
+    watchers[watcher].backfill(name, **options)(numbers)
 
 
 class Recorder:
@@ -162,6 +181,8 @@ def build(settings: dict[str, Any]) -> Project:
         for watcher_name, watcher_options in described["watchers"].items():
             decorate = batcher.watcher(name=watcher_name, **watcher_options)
             watchers[watcher_name] = decorate(recorder.handler())
+        for backfill_name, told in described.get("backfills", {}).items():
+            _add_backfill(watchers, backfill_name, **told)
     app.finalize()
     return Project(app, batchers, watchers)
 

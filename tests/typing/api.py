@@ -7,9 +7,12 @@ from datetime import timedelta
 from typing import Any
 
 from celery import Celery
+from celery.schedules import crontab
 
 from celery_batcher import (
     AzureBlobLeaseManager,
+    Backfill,
+    BackfillProgress,
     Batch,
     Batcher,
     Explanation,
@@ -20,6 +23,7 @@ from celery_batcher import (
     ProvisionedResource,
     RecentBatch,
     RedisLeaseManager,
+    Row,
     SharedResource,
     Status,
     Throttled,
@@ -126,6 +130,24 @@ def test_it() -> None:
         t.assert_done("write", payload={"id": 1}, count=1)
         outcomes: dict[str, str] = ran[0].outcomes
         print(outcomes, t.operations)  # noqa: T201
+
+
+@write.backfill("rows-2024", total=lambda: 1000, priority="normal", chunk=100)
+def backfilled(checkpoint: Any) -> Iterator[Row]:
+    for row in rows():
+        yield Row(row, checkpoint=row["id"], cost=2, key="tenant")
+
+
+def backfill() -> None:
+    done: BackfillProgress = backfilled.run(lambda one: print(one.eta, one.fraction), again=True)  # noqa: T201
+    for one in backfilled.steps(max_time=timedelta(minutes=1)):
+        print(one.phase, one.rows, one.rate, one.waits_for, one.error)  # noqa: T201
+    backfilled.pause()
+    backfilled.resume()
+    backfilled.reset()
+    backfilled.schedule(crontab(hour="2")).task.delay()
+    same: Backfill = batcher.backfills["rows-2024"]
+    print(done.phase, same.status(), batcher.backfill_progress())  # noqa: T201
 
 
 def run() -> None:

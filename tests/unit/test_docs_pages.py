@@ -13,7 +13,13 @@ import pytest
 
 import celery_batcher
 from celery_batcher import errors
-from celery_batcher.config import BATCHER_OPTIONS, SETTINGS, WATCHER_OPTIONS, Option
+from celery_batcher.config import (
+    BACKFILL_OPTIONS,
+    BATCHER_OPTIONS,
+    SETTINGS,
+    WATCHER_OPTIONS,
+    Option,
+)
 from celery_batcher.store import keys
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +57,11 @@ def told(value: object) -> str:
 
 @pytest.mark.parametrize(
     ("heading", "options"),
-    [("Options of a batcher", BATCHER_OPTIONS), ("Options of a watcher", WATCHER_OPTIONS)],
+    [
+        ("Options of a batcher", BATCHER_OPTIONS),
+        ("Options of a watcher", WATCHER_OPTIONS),
+        ("Options of a back-fill", BACKFILL_OPTIONS),
+    ],
 )
 def test_every_option_is_documented(heading: str, options: Mapping[str, Option]) -> None:
     found = rows("reference/options.md", heading)

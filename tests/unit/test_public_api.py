@@ -41,6 +41,17 @@ METHODS = {
     "batchable=True, id=None, dedupe_key=None, dedupe_for=0)",
     "Watcher.enqueue_many": "(self, payloads, *, cost=None, key=None, priority='normal', "
     "batchable=True, id=None, dedupe_key=None, dedupe_for=0, pack=500)",
+    "Watcher.backfill": "(self, name, *, total=None, queue=None, **options)",
+    "Backfill.run": "(self, progress=None, *, again=False, max_time=None)",
+    "Backfill.steps": "(self, *, again=False, max_time=None)",
+    "Backfill.status": "(self)",
+    "Backfill.pause": "(self)",
+    "Backfill.resume": "(self)",
+    "Backfill.reset": "(self)",
+    "Backfill.schedule": "(self, when)",
+    "Batcher.backfill_progress": "(self)",
+    "Row": "(payload, *, checkpoint=None, cost=None, key=None, priority=None, batchable=True, "
+    "id=None, dedupe_key=None, dedupe_for=0)",
     "ProvisionedResource": "(capacity, *, name=None, window=1.0, adaptive=False, ramp=None)",
     "ProvisionedResource.set_capacity": "(self, capacity)",
     "SharedResource": "(shared_capacity, *, reserved_capacity=0, factor=1, lease_manager=None, "
@@ -71,6 +82,7 @@ METHODS = {
 }
 BY_POSITION = {"Operation", "Batch.done", "Batch.fail", "Batch.charge"}
 TREE = {
+    "BackfillRunningError": RuntimeError,
     "ConfigurationError": ValueError,
     "ImproperOrderError": RuntimeError,
     "BatcherStoppedError": RuntimeError,
@@ -98,6 +110,8 @@ def test_the_package_exports_these_names() -> None:
     assert sorted(celery_batcher.__all__) == sorted(
         [
             "AzureBlobLeaseManager",
+            "Backfill",
+            "BackfillProgress",
             "Batch",
             "Batcher",
             "BatcherError",
@@ -111,6 +125,7 @@ def test_the_package_exports_these_names() -> None:
             "Reason",
             "RecentBatch",
             "RedisLeaseManager",
+            "Row",
             "SharedResource",
             "Status",
             "Throttled",
