@@ -1,4 +1,4 @@
-"""What MkDocs does beside rendering: the table of the store's keys comes from the code."""
+"""What MkDocs does beside rendering: keys from the code, nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -8,11 +8,30 @@ from typing import Any
 from celery_batcher.store import keys
 
 MARK = "<!-- table: keys -->"
+_FROM_OUTSIDE = re.compile(
+    r'<(?:script|img|iframe|link)\b[^>]*\s(?:src|href)="(?:https?:)?//[^"]*"'
+)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Put the table of keys where a page asks for it."""
     return markdown.replace(MARK, table_of_keys()) if MARK in markdown else markdown
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Docstrings mark their examples as Sphinx wants it; say it in words."""
+    return html.replace("<p>Example::</p>", "<p><strong>Example:</strong></p>")
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """See that a page loads nothing from another host: whoever reads it is nobody's business.
+
+    Raises:
+        RuntimeError: it does; the build ends.
+    """
+    if found := _FROM_OUTSIDE.search(output):
+        raise RuntimeError(f"a page loads something from another host: {found[0]}")
+    return output
 
 
 def table_of_keys() -> str:

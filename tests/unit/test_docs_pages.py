@@ -121,16 +121,20 @@ def test_every_public_class_is_documented() -> None:
     assert named - raised == set(celery_batcher.__all__) - raised
 
 
-def test_the_table_of_keys_has_every_key_of_the_code() -> None:
+def hooks() -> Any:
+    """The module that MkDocs calls while it builds."""
     spec = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
     assert spec is not None
     assert spec.loader is not None
-    hooks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hooks)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
-    text = hooks.on_page_markdown((DOCS / "reference/keys.md").read_text())
 
-    assert hooks.MARK not in text
+def test_the_table_of_keys_has_every_key_of_the_code() -> None:
+    text = hooks().on_page_markdown((DOCS / "reference/keys.md").read_text())
+
+    assert hooks().MARK not in text
     for name in keys.OWN:
         assert f"| `B {name}` |" in text
     for name in keys.SHARED:
@@ -138,3 +142,19 @@ def test_the_table_of_keys_has_every_key_of_the_code() -> None:
     kinds = re.findall(r"^\| `.*` \| (\w*) \| .+ \|$", text, re.MULTILINE)
     assert len(kinds) > 40
     assert set(kinds) <= {"hash", "zset", "set", "list", "string", ""}
+
+
+@pytest.mark.parametrize(
+    "loads",
+    [
+        '<script src="https://unpkg.com/mermaid"></script>',
+        '<link rel="stylesheet" href="//fonts.example/css">',
+        '<img alt="" src="http://example.org/badge.svg">',
+    ],
+)
+def test_a_page_that_loads_from_another_host_ends_the_build(loads: str) -> None:
+    fine = '<a href="https://example.org">there</a><script src="assets/bundle.js"></script>'
+
+    assert hooks().on_post_page(fine) == fine
+    with pytest.raises(RuntimeError, match="another host"):
+        hooks().on_post_page(fine + loads)
