@@ -39,9 +39,9 @@ class Walk:
                     self._run(line.partition("  #")[0].strip(), output.split("\n"))
 
     def stop(self) -> None:
-        """End what was started, the newest first."""
+        """End what was started, the newest first; nothing of it is needed any more."""
         for process in reversed(self._running):
-            process.stop(timeout=5.0)
+            process.kill()
 
     def _here(self, text: str) -> str:
         return text.replace("6379", self._port)
@@ -59,7 +59,7 @@ class Walk:
             )
         else:
             expected = [one for one in output if one]
-            eventually(lambda: self._prints(line, expected), timeout=40.0, interval=0.2)
+            eventually(lambda: self._prints(line, expected), timeout=40.0, interval=0.5)
 
     def _prints(self, line: str, expected: list[str]) -> bool:
         """Run a command; whether it prints these lines, in which ``...`` is anything."""
