@@ -34,7 +34,7 @@ def flush_record(row: Sequence[bytes | None]) -> FlushRecord | None:
 
 def batch_record(line: bytes) -> BatchRecord:
     words = line.decode().split(" ")
-    id, state, trigger, operations, cost, oldest, released, started, ended, *tally = words[:-1]
+    id, state, trigger, operations, cost, oldest, released, started, ended, *outcomes = words[:-1]
     return BatchRecord(
         id=id,
         watcher=words[-1],
@@ -46,5 +46,5 @@ def batch_record(line: bytes) -> BatchRecord:
         released_ms=int(released),
         started_ms=None if started == "-1" else int(started),
         ended_ms=None if ended == "-1" else int(ended),
-        outcomes=tuple(map(int, tally[:-1])),
+        outcomes=tuple(map(int, outcomes)),
     )

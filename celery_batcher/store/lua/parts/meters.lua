@@ -5,22 +5,21 @@ local meters = { flushes = KEYS[22], recent = KEYS[23] }
 
 -- Add to numbers of a watcher, given as pairs of place and number.
 function meters.add(w, ...)
-  local given, command = { ... }, {}
+  local given, command, n = { ... }, { 'BITFIELD', BASE .. 'meters:' .. w }, 2
   for i = 1, #given, 2 do
     if given[i + 1] ~= 0 then
-      local number = string.format('%.0f', given[i + 1])
-      for _, word in ipairs({ 'INCRBY', 'i64', '#' .. given[i], number }) do
-        command[#command + 1] = word
-      end
+      command[n + 1], command[n + 2], command[n + 3] = 'INCRBY', 'i64', '#' .. given[i]
+      command[n + 4] = given[i + 1] -- below 2^53, which `call` writes as an integer
+      n = n + 4
     end
   end
-  if #command > 0 then call('BITFIELD', BASE .. 'meters:' .. w, unpack(command)) end
+  if n > 2 then call(unpack(command)) end
 end
 
 -- The place of a value in a histogram that begins at `first`: one for each bound, one for what is more.
 function meters.place(first, bounds, value)
-  for i, bound in ipairs(bounds) do
-    if value <= bound then return first + i - 1 end
+  for i = 1, #bounds do
+    if value <= bounds[i] then return first + i - 1 end
   end
   return first + #bounds
 end
@@ -47,9 +46,8 @@ end
 
 -- How many operations were done, tried again, halved, given back, dead; and their cost.
 function meters.open_tally(packed)
-  local tally = { 0, 0, 0, 0, 0, 0 }
-  for i, number in ipairs(open_costs(packed)) do tally[i] = number end
-  return tally
+  local tally = open_costs(packed)
+  return #tally > 0 and tally or { 0, 0, 0, 0, 0, 0 }
 end
 
 function meters.count_outcomes(w, tally, ...)
@@ -59,27 +57,26 @@ end
 -- A batch as recent batches show it; `tally` of all of its operations that have an outcome, `left`
 -- and `cost` of those that have none.
 function meters.line(id, b, state, ended, tally, left, cost)
-  local n = left
-  for i = 1, 5 do n = n + tally[i] end
-  return table.concat({ id, state, b.trigger, text(n), text(cost + tally[6]), b.oldest, b.released,
-    b.started or -1, ended, pack_costs(tally), b.watcher }, ' ')
+  local done, retried, halved, back, dead, cost_of_them = unpack(tally)
+  return string.format('%s %s %s %.0f %.0f %s %s %s %s %.0f %.0f %.0f %.0f %.0f %s', id, state,
+    b.trigger, left + done + retried + halved + back + dead, cost + cost_of_them, b.oldest,
+    b.released, b.started or -1, ended, done, retried, halved, back, dead, b.watcher)
 end
 
--- A batch leaves the ledger. `tally`: the outcomes that its other operations got before, in commits.
-function meters.end_batch(id, b, state, now_tally)
-  local tally = meters.open_tally(b.tally)
-  if b.state ~= 'claimed' then
-    meters.add(b.watcher, 14, 1)
-    now_tally = { 0, 0, 0, 0, 0, 0 }
-  else
+-- A batch leaves the ledger. `tally`: the outcomes that its operations get now, if it was claimed.
+function meters.end_batch(id, b, state, tally)
+  local before, left, cost = meters.open_tally(b.tally), 0, 0
+  if b.state == 'claimed' then
     local ended = ({ expired = 12, abandoned = 13 })[state]
     local bounds = { 10, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000 }
     local took = math.max(0, now - (b.started or now))
-    meters.count_outcomes(b.watcher, now_tally, meters.place(42, bounds, took), 1, 55, took,
+    meters.count_outcomes(b.watcher, tally, meters.place(42, bounds, took), 1, 55, took,
       ended or 12, ended and 1 or 0)
+    for i = 1, 6 do before[i] = before[i] + tally[i] end
+  else
+    meters.add(b.watcher, 14, 1)
+    left, cost = b.n, b.cost
   end
-  for i = 1, 6 do tally[i] = tally[i] + now_tally[i] end
-  local left = b.state == 'claimed' and { 0, 0 } or { b.n, b.cost }
-  local line = meters.line(id, b, state, now, tally, left[1], left[2])
+  local line = meters.line(id, b, state, string.format('%.0f', now), before, left, cost)
   if call('LPUSH', meters.recent, line) >= 200 then call('LTRIM', meters.recent, 0, 99) end
 end
