@@ -13,7 +13,7 @@ unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .PHONY: help demo flask-ingest test test-unit test-oldest test-pythons check docs docs-serve simulate \
-    mutants fuzz faults bench clean rabbitmq azurite chromium $(UNITS)
+    mutants fuzz faults bench clean rabbitmq azurite chromium promtool $(UNITS)
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ flask-ingest: $(VENV)/flask-ingest/.ready ## watch an ingest under a capacity th
 	@$(VENV)/flask-ingest/bin/python examples/flask_ingest/run.py
 
 test: ## test the built wheel: every layer, every server that is here
-	@$(MAKE) --no-print-directory --jobs=2 $(VENV)/test/.ready rabbitmq azurite chromium test-pythons
+	@$(MAKE) --no-print-directory --jobs=2 $(VENV)/test/.ready rabbitmq azurite chromium promtool test-pythons
 	@rm -rf $(VENV)/wheel
 	@$(VENV)/test/bin/pip wheel $(PIP_OPTIONS) --no-deps --wheel-dir $(VENV)/wheel .
 	@$(VENV)/test/bin/pip install $(PIP_OPTIONS) --no-deps --force-reinstall $(VENV)/wheel/*.whl
@@ -34,7 +34,7 @@ test: ## test the built wheel: every layer, every server that is here
 test-unit: $(VENV)/test-unit/.ready ## test without any server, in seconds
 	@$(VENV)/test-unit/bin/pytest tests/unit
 
-test-oldest: $(VENV)/test-oldest/.ready rabbitmq azurite chromium ## test on the oldest supported Celery, Kombu and redis-py
+test-oldest: $(VENV)/test-oldest/.ready rabbitmq azurite chromium promtool ## test on the oldest supported Celery, Kombu and redis-py
 	@$(VENV)/test-oldest/bin/pytest
 
 test-pythons: $(UNITS) ## run the unit tests on the other supported Pythons that are here
@@ -107,6 +107,21 @@ chromium: | rabbitmq
 	else \
 	    echo "chromium is not on the PATH and only root on Debian can get it here:" \
 	        "its tests are left out unless it is found elsewhere"; \
+	fi
+
+# Prometheus' checker of rules, taken out of Debian's package: no service is installed.
+promtool: | rabbitmq chromium
+	@if command -v promtool >/dev/null || [ -x $(VENV)/promtool/usr/bin/promtool ]; then :; \
+	elif command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then \
+	    echo "Unpacking promtool"; \
+	    mkdir -p $(VENV)/promtool; \
+	    { cd $(VENV)/promtool && { apt-get download prometheus \
+	        || { apt-get update && apt-get download prometheus; }; } \
+	        && dpkg-deb -x prometheus_*.deb . && rm prometheus_*.deb; } >$(VENV)/apt-promtool.log 2>&1 \
+	        || { echo "apt-get failed:"; tail -n 5 $(VENV)/apt-promtool.log; }; \
+	else \
+	    echo "promtool is not on the PATH, and only Debian's package of Prometheus has it here:" \
+	        "its tests are left out"; \
 	fi
 
 # The emulator of Azure Storage.

@@ -52,6 +52,12 @@ def chromium() -> str | None:
     return shutil.which("chromium")
 
 
+def promtool() -> str | None:
+    """Prometheus' checker of rules and configurations, or None."""
+    unpacked = Path(__file__).parent.parent / ".venv/promtool/usr/bin"
+    return shutil.which("promtool") or shutil.which("promtool", path=unpacked)
+
+
 @dataclass(frozen=True)
 class Inventory:
     """What of the test matrix is on this machine, for the header of the run."""
@@ -69,7 +75,9 @@ class Inventory:
             found["azurite"] = "azurite"
         if chromium():
             found["chromium"] = "chromium"
-        wanted = (*REDIS_SOURCES, "rabbitmq-server", "azurite", "chromium")
+        if promtool():
+            found["promtool"] = "promtool"
+        wanted = (*REDIS_SOURCES, "rabbitmq-server", "azurite", "chromium", "promtool")
         return cls(
             present=tuple(found[name] for name in wanted if name in found),
             missing=tuple(name for name in wanted if name not in found),
