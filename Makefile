@@ -13,7 +13,7 @@ unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .PHONY: help demo flask-ingest test test-unit test-oldest test-pythons check docs docs-serve simulate \
-    mutants fuzz faults bench clean rabbitmq azurite chromium promtool $(UNITS)
+    mutants fuzz faults stack containers bench clean rabbitmq azurite chromium promtool $(UNITS)
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,13 @@ docs-serve: $(VENV)/check/.ready ## show the documentation while you write it
 
 fuzz: $(VENV)/test-unit/.ready rabbitmq ## send 100,000 damaged messages through every kind of lane
 	@$(VENV)/test-unit/bin/python tests/fuzz/campaign.py --seed $(or $(SEED),1)
+
+stack: ## start docker/compose.yaml: workers, beat, a producer, Flower, Prometheus, Grafana (BROKER=rabbitmq)
+	@docker compose -f docker/compose.yaml $(if $(BROKER),-f docker/compose.$(BROKER).yaml) up --build --remove-orphans
+
+containers: $(VENV)/test/.ready ## build and run the images of docker/ on podman, on stand-ins for their bases (root on Debian)
+	@tests/docker/stand_ins.sh build
+	@$(VENV)/test/bin/pytest tests/docker/containers.py
 
 bench: $(VENV)/bench/.ready $(VENV)/celery-batches/.ready ## measure against plain Celery and celery-batches
 	@CELERY_BATCHES_PYTHON=$(CURDIR)/$(VENV)/celery-batches/bin/python \
