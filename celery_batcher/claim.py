@@ -16,7 +16,7 @@ from typing import Any
 from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
 
-from . import wire
+from . import tracing, wire
 from .announcing import Announcer
 from .batch import Batch
 from .charges import Charges, Lesson, lessons
@@ -105,15 +105,19 @@ class Claimant:
         if self.emit_batch:  # before time is taken: a slow listener makes a handler start late
             self.listeners.emit("batch", len(batch), self.watcher, list(batch.operations))
         self.announcer.started(batch)
-        try:
-            in_time = self._in_time(batch_id, nonce, before)
-        except BaseException:
-            claimed.settle(lambda _: BACK, state="late")
-            raise
-        if not in_time:
-            claimed.settle(lambda _: BACK, state="late")
-            return {"batch": "late", "given_back": len(opened.outcomes)}
-        return claimed.handle()
+
+        def handle() -> dict[str, Any]:
+            try:
+                in_time = self._in_time(batch_id, nonce, before)
+            except BaseException:
+                claimed.settle(lambda _: BACK, state="late")
+                raise
+            if not in_time:
+                claimed.settle(lambda _: BACK, state="late")
+                return {"batch": "late", "given_back": len(opened.outcomes)}
+            return claimed.handle()
+
+        return tracing.process(batch, opened.contexts, handle)
 
     def _in_time(self, batch_id: str, nonce: str, before: float) -> bool:
         """Whether the hold covers a handler that starts now; it is renewed when it may not."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from . import wire
+from . import tracing, wire
 from .clock import Clock
 from .config import DELAY, check_value, milliseconds
 from .costs import MAX_COST, PLAIN, Cost, costs_of
@@ -95,6 +95,9 @@ class Encoder:
         if operation.dedupe_for is not None:
             flags |= wire.DEDUPED
             extras += wire.encode_dedupe(dedupe_ms(operation.dedupe_for))
+        if context := tracing.context():
+            flags |= wire.TRACED
+            extras += wire.encode_context(context)
         return wire.encode_entry(
             check_text(operation.id, "id", wire.MAX_ID),
             cost,
@@ -124,6 +127,8 @@ class Encoder:
         flags_of, check_key, check_id = wire.flags_of, _key_bytes, wire.MAX_ID
         constant = of.constant()
         flags, priority, key = constant or (0, 0, b"")
+        context = tracing.context()
+        trace, traced = (wire.encode_context(context), wire.TRACED) if context else (b"", 0)
         deduped, dedupe = of.dedupe_key is not None, wire.encode_dedupe(of.dedupe_ms)
         for payload in payloads:
             cost: Any = of.cost(payload) if callable(of.cost) else of.cost
@@ -137,12 +142,13 @@ class Encoder:
             check_room(key, cost)
             id = new_id() if of.id is None else of.id(payload)
             raw_id = check_text(id, "id", check_id) if registered else id.encode()
-            marks = wire.VECTOR if further else 0
+            marks = wire.VECTOR | traced if further else traced
             extras = further
             if deduped and (one := of.deduped(payload, self.watcher)) is not None:
                 id, raw_id = one, one.encode()
                 marks |= wire.REGISTERED | wire.DEDUPED
                 extras += dedupe
+            extras += trace
             entry = encode_entry(
                 raw_id,
                 cost,

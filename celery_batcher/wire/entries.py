@@ -10,7 +10,8 @@ offset type    meaning
 4      u8      version, 1
 5      u8      flags: 1 batchable, 2 registered (its id is unique while it lives), 4 has a key,
                8 alone: it was alone in a batch that failed, and stays alone,
-               16 has costs in further dimensions, 32 deduplicated (and registered)
+               16 has costs in further dimensions, 32 deduplicated (and registered),
+               64 has the context of a trace; 128 is nobody's, and malformed
 6      u8      priority: 0 high, 1 normal, 2 backfill
 7      u8      length of the serializer's name
 8      u16     attempt, 1 in the first try
@@ -18,11 +19,10 @@ offset type    meaning
 18     u64     milliseconds since 1970 at which it was enqueued, before the year 10000
 26     u8      length of the id
 27     u16     length of the key
-29             serializer's name, id, key, further costs, dedupe_ms, payload
+29             serializer's name, id, key, what `extras` has, payload
 ====== ======= ==================================================
 
-Further costs are a u8, how many there are, and a u64 each. dedupe_ms is a u64: how long after its
-arrival, at least, others with its id are dropped.
+A reader that does not know a flag sets the message aside, and reads nothing into it.
 
 A *block* is what the index keeps as one element: operations of one watcher, priority and key that
 follow one another, their entries laid end to end behind
@@ -43,11 +43,13 @@ Only the Lua scripts make blocks, and take them apart when a batch has no room f
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..costs import MAX_COST, PLAIN, named
 from ..operation import Operation, Priority
+from .extras import DEDUPED, EXTRAS, VECTOR, Extras, check_extras, decode_extras
+from .malformed import MalformedError
 from .payloads import decode_payload, explain, load_json
 
 VERSION = 1
@@ -57,30 +59,17 @@ MAX_ID = 255
 BLOCK_OPERATIONS, BLOCK_BYTES = 100, 32 * 1024
 """What a block has at most, unless a single operation is larger."""
 
-MAX_DEDUPE_MS = 366 * 86_400_000
 LATEST_MS = 253_402_300_799_999
 """The last millisecond that a `datetime` can tell."""
 
-BATCHABLE, REGISTERED, HAS_KEY, ALONE, VECTOR, DEDUPED = 1, 2, 4, 8, 16, 32
+BATCHABLE, REGISTERED, HAS_KEY, ALONE = 1, 2, 4, 8
+_UNKNOWN = 128
 PRIORITIES = tuple(priority.name for priority in Priority)
 
 _HEADER = struct.Struct(">IBBBBHQQBH")
 _LENGTH = 4
-_DEDUPE = struct.Struct(">Q")
-_MAX_TEXT = 400
 _BLOCK = struct.Struct(">QIIQQ")
 _JSON = b"json"
-
-
-class MalformedError(ValueError):
-    """Bytes that are no entry or no message; the text says what is wrong with them.
-
-    ``id`` is the message's id, if at least that can be read.
-    """
-
-    def __init__(self, message: str, id: str | None = None) -> None:
-        super().__init__(message[:_MAX_TEXT].encode("ascii", "backslashreplace").decode())
-        self.id = id
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +86,7 @@ class Entry:
     key: str | None
     payload: bytes
     dedupe_ms: int | None = None
+    context: bytes = b""
 
     @property
     def cost(self) -> int:
@@ -126,30 +116,6 @@ def flags_of(*, batchable: bool, registered: bool, keyed: bool, vector: bool = F
     return flags | (VECTOR * vector)
 
 
-def encode_costs(further: Sequence[int]) -> bytes:
-    """Costs in further dimensions than the first, as an entry with `VECTOR` has them."""
-    return struct.pack(f">B{len(further)}Q", len(further), *further)
-
-
-def encode_dedupe(ms: int) -> bytes:
-    """How long duplicates are dropped, as an entry with `DEDUPED` has it."""
-    return _DEDUPE.pack(ms)
-
-
-def _decode_extras(data: bytes, offset: int, flags: int) -> tuple[tuple[int, ...], int | None, int]:
-    """Further costs, dedupe_ms, and the offset behind them."""
-    further, offset = _decode_costs(data, offset) if flags & VECTOR else ((), offset)
-    if not flags & DEDUPED:
-        return further, None, offset
-    return further, _DEDUPE.unpack_from(data, offset)[0], offset + _DEDUPE.size
-
-
-def _decode_costs(data: bytes, offset: int) -> tuple[tuple[int, ...], int]:
-    """Further costs, and the offset behind them."""
-    end = offset + 1 + 8 * data[offset]
-    return struct.unpack_from(f">{data[offset]}Q", data, offset + 1), end
-
-
 def encode_entry(  # noqa: PLR0917 - called per operation, where keywords cost a tenth
     id: bytes,
     cost: int,
@@ -160,10 +126,10 @@ def encode_entry(  # noqa: PLR0917 - called per operation, where keywords cost a
     key: bytes,
     attempt: int,
     enqueued_ms: int,
-    further: bytes = b"",
+    extras: bytes = b"",
 ) -> bytes:
-    """Lay out one entry. ``further``: what `encode_costs` and `encode_dedupe` made, or nothing."""
-    names = serializer + id + key + further
+    """Lay out one entry. ``extras``: what `extras` encodes for its flags, one behind the other."""
+    names = serializer + id + key + extras
     return (
         _HEADER.pack(
             _HEADER.size - _LENGTH + len(names) + len(payload),
@@ -199,30 +165,19 @@ def _header(data: bytes, offset: int) -> tuple[int, int, int, int, int, int, int
     size, version, flags, priority, name, attempt, cost, enqueued_ms, id_, key = fields
     if version != VERSION:
         raise MalformedError(f"unknown version {version}")
+    if flags & _UNKNOWN:
+        raise MalformedError("unknown flags")
     if offset + _LENGTH + size > len(data) or _HEADER.size - _LENGTH + name + id_ + key > size:
         raise MalformedError("truncated entry")
     if priority >= len(PRIORITIES) or cost > MAX_COST or not attempt or not id_:
         raise MalformedError("impossible header")
     if enqueued_ms > LATEST_MS or (key and not flags & HAS_KEY):
         raise MalformedError("impossible header")
-    if flags & (VECTOR | DEDUPED):
+    if flags & EXTRAS:
         at = offset + _HEADER.size + name + id_ + key
-        _check_extras(data, at, offset + _LENGTH + size, flags)
+        end = offset + _LENGTH + size
+        check_extras(data, at, end, flags, registered=bool(flags & REGISTERED))
     return fields
-
-
-def _check_extras(data: bytes, offset: int, end: int, flags: int) -> None:
-    if flags & VECTOR:
-        if offset >= end or offset + 1 + 8 * data[offset] > end:
-            raise MalformedError("truncated entry")
-        costs, offset = _decode_costs(data, offset)
-        if any(cost > MAX_COST for cost in costs):
-            raise MalformedError("impossible cost")
-    if flags & DEDUPED:
-        if offset + _DEDUPE.size > end:
-            raise MalformedError("truncated entry")
-        if not flags & REGISTERED or _DEDUPE.unpack_from(data, offset)[0] > MAX_DEDUPE_MS:
-            raise MalformedError("impossible header")
 
 
 def decode_entry(data: bytes, offset: int = 0) -> tuple[Entry, int]:
@@ -235,18 +190,19 @@ def decode_entry(data: bytes, offset: int = 0) -> tuple[Entry, int]:
     at, end = offset + _HEADER.size, offset + _LENGTH + size
     names = data[at : at + name + id_ + key]
     at += len(names)
-    further, dedupe_ms, at = _decode_extras(data, at, flags)
+    extras = decode_extras(data, at, flags)
     entry = Entry(
         flags=flags,
         priority=priority,
         attempt=attempt,
-        costs=(cost, *further),
+        costs=(cost, *extras.further),
         enqueued_ms=enqueued_ms,
         serializer=_text(names[:name]),
         id=_text(names[name : name + id_]),
         key=_text(names[name + id_ :]) if flags & HAS_KEY else None,
-        payload=data[at:end],
-        dedupe_ms=dedupe_ms,
+        payload=data[extras.end : end],
+        dedupe_ms=extras.dedupe_ms,
+        context=extras.context,
     )
     return entry, end
 
@@ -326,7 +282,7 @@ def split_pieces(data: bytes) -> list[Piece]:
             place = at + id_, key_
             piece = Piece(priority, 1, cost, cost or 1, size, _single(flags), place, id)
             if flags & DEDUPED:
-                piece.dedupe_ms = _decode_extras(data, offset + at + id_ + key_, flags)[1]
+                piece.dedupe_ms = decode_extras(data, offset + at + id_ + key_, flags).dedupe_ms
             pieces.append(piece)
         offset += size
     if not pieces:
@@ -359,7 +315,7 @@ class Opened:
     ``registered`` has the ids of registered ones, by position. ``outcomes`` has an "x" for each
     entry whose payload could not be read and a "d" for each of the others, which are
     ``operations``; ``unread`` has the ids and attempts of the unreadable ones, and ``reason`` is
-    that of the last.
+    that of the last. ``contexts`` are those of traces in which they were enqueued, each once.
     """
 
     operations: tuple[Operation, ...]
@@ -367,6 +323,7 @@ class Opened:
     outcomes: str
     reason: str
     unread: tuple[tuple[str, int], ...] = ()
+    contexts: tuple[bytes, ...] = ()
 
 
 def open_blocks(
@@ -377,6 +334,8 @@ def open_blocks(
     registered: dict[int, bytes] = {}
     outcomes: list[str] = []
     unread: list[tuple[str, int]] = []
+    contexts: dict[bytes, None] = {}
+    nothing = Extras()
     unpack, header, make = _HEADER.unpack_from, _HEADER.size, tuple.__new__
     json_accepted, plain = "application/json" in accept, dimensions == PLAIN
     reason, offset, end = "", 0, 0
@@ -391,10 +350,11 @@ def open_blocks(
         id = raw_id.decode(errors="backslashreplace")
         key = data[at : (at := at + key_)].decode(errors="backslashreplace") if key_ else ""
         offset += _LENGTH + length
-        further: tuple[int, ...] = ()
-        dedupe_ms = None
-        if flags & (VECTOR | DEDUPED):
-            further, dedupe_ms, at = _decode_extras(data, at, flags)
+        extras = nothing
+        if flags & EXTRAS:
+            extras = decode_extras(data, at, flags)
+            at = extras.end
+            contexts[extras.context] = None
         try:
             if json_accepted and serializer == _JSON:
                 payload = load_json(data[at:offset])
@@ -412,16 +372,23 @@ def open_blocks(
                 (
                     id,
                     watcher,
-                    cost if plain else named((cost, *further), dimensions),
+                    cost if plain else named((cost, *extras.further), dimensions),
                     payload,
                     attempt,
                     flags & BATCHABLE != 0,
                     key if flags & HAS_KEY else None,
                     PRIORITIES[priority],
-                    None if dedupe_ms is None else dedupe_ms / 1000,
+                    None if extras.dedupe_ms is None else extras.dedupe_ms / 1000,
                 ),
             )
         )
         if flags & REGISTERED:
             registered[len(operations) - 1] = raw_id
-    return Opened(tuple(operations), registered, "".join(outcomes), reason, tuple(unread))
+    return Opened(
+        tuple(operations),
+        registered,
+        "".join(outcomes),
+        reason,
+        tuple(unread),
+        tuple(filter(None, contexts)),
+    )

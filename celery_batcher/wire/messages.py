@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..operation import new_id
-from .entries import MAX_ID, VERSION, MalformedError
+from .entries import MAX_ID, VERSION
+from .malformed import MalformedError
 from .payloads import explain, load_json
 
 RETURN_TASK = "celery_batcher.return_to_lane"

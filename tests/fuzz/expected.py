@@ -15,7 +15,7 @@ from celery_batcher.store.counts import SetAside
 
 MOST = 2**53 - 1
 LATEST_MS = 253_402_300_799_999  # the end of the year 9999
-BATCHABLE, REGISTERED, HAS_KEY, VECTOR, DEDUPED = 1, 2, 4, 16, 32
+BATCHABLE, REGISTERED, HAS_KEY, VECTOR, DEDUPED, TRACED, UNKNOWN = 1, 2, 4, 16, 32, 64, 128
 LONGEST_DEDUPE = 366 * 86_400_000
 
 
@@ -63,7 +63,7 @@ def plain_entries(data: bytes) -> list[Plain] | None:
         if version != 1 or len(whole) < 4 + size or 29 + name + id_ + key > len(whole):
             return None
         impossible = priority > 2 or not attempt or not id_ or cost > MOST or enqueued > LATEST_MS
-        if impossible or (key and not flags & HAS_KEY):
+        if impossible or flags & UNKNOWN or (key and not flags & HAS_KEY):
             return None
         names = whole[29 : 29 + name + id_ + key]
         further = _size_of_extras(whole[29 + len(names) :], flags)
@@ -88,13 +88,21 @@ def plain_entries(data: bytes) -> list[Plain] | None:
 
 def _size_of_extras(data: bytes, flags: int) -> int | None:
     """The bytes between key and payload; None when they are not what the flags say."""
-    costs = _size_of_costs(data) if flags & VECTOR else 0
-    if costs is None or not flags & DEDUPED:
-        return costs
-    dedupe = data[costs : costs + 8]
-    if len(dedupe) < 8 or not flags & REGISTERED:
+    size = _size_of_costs(data) if flags & VECTOR else 0
+    if size is not None and flags & DEDUPED:
+        size = _size_with_dedupe(data, size) if flags & REGISTERED else None
+    if size is None or not flags & TRACED:
+        return size
+    length = data[size : size + 2]
+    size += 2 + int.from_bytes(length, "big")
+    return None if len(length) < 2 or size > len(data) else size
+
+
+def _size_with_dedupe(data: bytes, size: int) -> int | None:
+    dedupe = data[size : size + 8]
+    if len(dedupe) < 8 or struct.unpack(">Q", dedupe)[0] > LONGEST_DEDUPE:
         return None
-    return None if struct.unpack(">Q", dedupe)[0] > LONGEST_DEDUPE else costs + 8
+    return size + 8
 
 
 def _size_of_costs(data: bytes) -> int | None:

@@ -75,7 +75,7 @@ def test_an_entry_comes_back_as_it_went(  # noqa: PLR0917
         id=id.encode(),
         key=(key or "").encode(),
         cost=cost,
-        further=wire.encode_costs(further) if further else b"",
+        extras=wire.encode_costs(further) if further else b"",
         payload=payload,
         priority=priority,
         attempt=attempt,
@@ -495,3 +495,57 @@ def test_what_no_producer_writes_is_malformed(data: bytes) -> None:
 
 def test_equal_bytes_have_equal_fingerprints() -> None:
     assert wire.fingerprint(b"a") == wire.fingerprint(b"a") != wire.fingerprint(b"b")
+
+
+# Contexts of traces
+
+CONTEXT = b'{"traceparent":"00-1-2-01"}'
+
+
+def traced(context: bytes, **changes: Any) -> bytes:
+    flags = wire.BATCHABLE | wire.TRACED
+    return entry(**{"flags": flags, "extras": wire.encode_context(context), **changes})
+
+
+@pytest.mark.parametrize("context", [CONTEXT, b"", b"c" * 1024])
+def test_a_context_is_carried_behind_everything_else_an_entry_has(context: bytes) -> None:
+    flags = wire.REGISTERED | wire.VECTOR | wire.DEDUPED | wire.TRACED
+    extras = wire.encode_costs([7, 8]) + wire.encode_dedupe(9) + wire.encode_context(context)
+    data = entry(flags=flags, extras=extras, payload=b"[]")
+
+    found, end = wire.decode_entry(data)
+
+    assert (found.costs, found.dedupe_ms, found.context) == ((1, 7, 8), 9, context)
+    assert (found.payload, end) == (b"[]", len(data))
+
+
+def test_a_batch_names_each_context_once_in_order() -> None:
+    entries = [traced(b"b"), traced(b"a"), entry(), traced(b"b"), traced(b"")]
+    data = b"".join(wire.block_of(at, one, 1) for at, one in enumerate(entries))
+
+    opened = wire.open_blocks(data, "w", frozenset({"application/json"}))
+
+    assert opened.contexts == (b"b", b"a")
+    assert [one.payload for one in opened.operations] == [1] * 5
+
+
+def test_a_context_stays_when_an_entry_is_tried_again() -> None:
+    again = wire.with_alone(wire.with_attempt(traced(CONTEXT), 2), True)
+
+    found, _ = wire.decode_entry(again)
+
+    assert (found.context, found.attempt, found.single) == (CONTEXT, 2, True)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (entry(flags=wire.BATCHABLE | wire.TRACED, payload=b""), "truncated"),
+        (entry(flags=wire.BATCHABLE | wire.TRACED, payload=b"\0"), "truncated"),
+        (entry(flags=wire.BATCHABLE | wire.TRACED, payload=b"\0\2a"), "truncated"),
+        (entry(flags=wire.BATCHABLE | 128), "unknown flags"),
+    ],
+)
+def test_an_entry_whose_flags_say_something_else_is_malformed(data: bytes, says: str) -> None:
+    with pytest.raises(wire.MalformedError, match=says):
+        wire.split_pieces(data)
