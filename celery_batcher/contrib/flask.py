@@ -72,7 +72,7 @@ class BatcherExtension:
 
 
 def blueprint(name: str = "celery_batcher") -> Blueprint:
-    """A new blueprint of what operators read: ``/batchers`` and ``/batchers/<name>``.
+    """A new blueprint of what operators read: ``/batchers``, ``/batchers/<name>``, ``/metrics``.
 
     It asks nobody who they are. Give it what your app has for that, before it is registered::
 
@@ -83,6 +83,7 @@ def blueprint(name: str = "celery_batcher") -> Blueprint:
     made = Blueprint(name, __name__)
     made.add_url_rule("/batchers", "batchers", _all)
     made.add_url_rule("/batchers/<name>", "batcher", _one)
+    made.add_url_rule("/metrics", "metrics", _metrics)
     return made
 
 
@@ -109,6 +110,14 @@ def _status(batcher: Batcher) -> dict[str, Any]:
     for message in row["set_aside_messages"]:
         del message["data"]  # somebody's payloads
     return row
+
+
+def _metrics() -> Response:
+    """What Prometheus scrapes."""
+    from .prometheus import exposition
+
+    body, content_type = exposition(_celery_app())
+    return Response(body, content_type=content_type)
 
 
 def _celery_app() -> Celery:

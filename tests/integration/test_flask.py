@@ -154,6 +154,17 @@ def test_the_blueprint_says_how_batchers_are(ops: Flask, orders: Batcher) -> Non
     assert "secret" not in answer.text
 
 
+def test_prometheus_scrapes_the_blueprint(ops: Flask, orders: Batcher) -> None:
+    enqueue(ops, orders, "secret")
+
+    answer = ops.test_client().get("/ops/metrics")
+
+    assert answer.status_code == 200
+    assert answer.content_type.startswith("text/plain")
+    assert 'celery_batcher_operations_waiting{batcher="orders"' in answer.text
+    assert "secret" not in answer.text
+
+
 def test_messages_that_were_set_aside_are_told_without_their_bytes(
     ops: Flask, orders: Batcher, sites: list[InMemory]
 ) -> None:
