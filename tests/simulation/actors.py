@@ -42,6 +42,11 @@ class Linked:
     publisher: Any
     intake: Callable[[], Any]
     app: Celery = APP
+    eager: bool = False
+
+    def fits(self, app: Celery) -> bool:
+        """Whether they are those of this app."""
+        return app is self.app
 
 
 class SimulatedBatcher(Batcher):
