@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -158,7 +158,7 @@ class Backfill:
 
     def status(self) -> BackfillProgress:
         """How far it is, from the store, wherever it runs."""
-        return progress_of(self.state())
+        return progress_of(replace(self.state(), watcher=self.watcher.name))
 
     def state(self) -> BackfillState:
         """What the store has of it."""

@@ -6,7 +6,7 @@ import click
 from click_didyoumean import DYMGroup
 
 from ..worker import remote
-from .commands import changing, dead, following, looking
+from .commands import changing, dead, filling, following, looking
 
 
 @click.group(cls=DYMGroup)
@@ -22,7 +22,7 @@ def batcher() -> None:
 for command in (
     *(looking.list_, looking.status, looking.peek, looking.leases, looking.explain, looking.check),
     *(changing.flush, changing.pause, changing.resume, changing.drain, changing.capacity),
-    *(changing.purge, changing.backfill, dead.dead, following.metrics, following.events),
+    *(changing.purge, filling.backfill, dead.dead, following.metrics, following.events),
 ):
     batcher.add_command(command)
 

@@ -91,8 +91,9 @@ def test_rows_carry_what_operations_have(app: InMemory, batcher: Batcher) -> Non
         yield {"n": 2}
         yield Row({"n": 3}, dedupe_key="d", dedupe_for=5)
         yield Row({"n": 4}, dedupe_key="d", dedupe_for=5)
+        yield Row({"n": 5}, id="mine")
 
-    assert rows.run().rows == 4
+    assert rows.run().rows == 5
     drain(app, batcher)
 
     told = {op.payload["n"]: (op.cost, op.key, op.priority) for op in found}
@@ -101,7 +102,7 @@ def test_rows_carry_what_operations_have(app: InMemory, batcher: Batcher) -> Non
         2: (1, None, "backfill"),
         3: (1, None, "backfill"),
     }
-    assert batcher.status().duplicates == 1
+    assert batcher.status().duplicates == 2
     assert "mine" in [op.id for op in found]
 
 
@@ -371,6 +372,17 @@ def test_a_batcher_that_was_stopped_here_takes_no_rows(batcher: Batcher, write: 
 
     with pytest.raises(BatcherStoppedError):
         backfill.run()
+
+
+def test_a_run_ends_when_the_batcher_is_stopped_here(batcher: Batcher, write: Watcher) -> None:
+    backfill = write.backfill("all", chunk=10)(numbered(25))
+    steps = backfill.steps()
+    next(steps)
+    batcher.stop()
+
+    with pytest.raises(BatcherStoppedError):
+        next(steps)
+    assert (backfill.status().rows, backfill.status().runner) == (10, None)
 
 
 def test_progress_is_told_to_callbacks_and_signals(write: Watcher) -> None:

@@ -48,7 +48,7 @@ def test_every_command_line_is_one(line: str) -> None:
 def test_most_commands_have_an_example() -> None:
     shown = {line.split()[5] for line in LINES}
 
-    assert set(group.commands) - shown <= {"backfill", "events"}
+    assert set(group.commands) - shown <= {"events"}
 
 
 def test_the_exit_codes_are_told() -> None:

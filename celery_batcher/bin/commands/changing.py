@@ -1,4 +1,4 @@
-"""Commands that change something: flush, pause, resume, drain, capacity, purge, backfill."""
+"""Commands that change something: flush, pause, resume, drain, capacity, purge."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..failures import PROBLEM, USAGE, Failure
+from ..failures import PROBLEM
 from ..site import Site, as_json, leaf, name, watcher, yes
 
 if TYPE_CHECKING:
@@ -187,11 +187,3 @@ def purge(site: Site, name: str, watcher: str | None, yes: bool, as_json: bool) 
         site.json({"batcher": batcher.name, "removed": removed})
     else:
         site.say(f"{removed:,} operations were removed from {batcher.name}")
-
-
-@leaf("backfill")
-@click.argument("name")
-@as_json
-def backfill(site: Site, name: str, as_json: bool) -> None:
-    """Run a back-fill, from its checkpoint on."""
-    raise Failure(f"no batcher of the app has a back-fill {name!r}", USAGE)
