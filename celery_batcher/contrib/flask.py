@@ -16,7 +16,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import click
 from celery import Celery, Task
+from celery.bin.base import CLIContext
 
 from ..batcher import Batcher
 from ..errors import ConfigurationError, NoBatcherError, StoreUnavailableError
@@ -25,6 +27,7 @@ from ..tasks import batchers, the_batcher
 
 try:
     from flask import Blueprint, Flask, Response, current_app, jsonify
+    from flask.cli import ScriptInfo
 except ImportError as exc:  # pragma: no cover
     raise ImportError('Flask is not installed: pip install "celery-batcher[flask]"') from exc
 
@@ -49,7 +52,7 @@ def celery_init_app(app: Flask) -> Celery:
 
 
 class BatcherExtension:
-    """Lets a Flask app use batchers: with a Celery app of its own if it has none yet.
+    """Lets a Flask app use batchers: a Celery app if it has none yet, and ``flask batcher``.
 
     Args:
         app: the Flask app; or none, and `init_app` later, for each.
@@ -64,11 +67,32 @@ class BatcherExtension:
         if "celery" not in app.extensions:
             celery_init_app(app)
         app.extensions["celery_batcher"] = self
+        app.cli.add_command(_Commands("batcher", help="Look at batchers and operate them."))
 
     @property
     def batchers(self) -> dict[str, Batcher]:
         """The batchers of the current Flask app in this process, by name."""
         return {one.name: one for one in batchers(_celery_app())}
+
+
+class _Commands(click.Group):
+    """``flask batcher``: what ``celery batcher`` has, for the Celery app of the Flask app."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        from ..bin.batcher import batcher
+
+        return list(batcher.list_commands(ctx))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        from ..bin.batcher import batcher
+
+        return batcher.get_command(ctx, cmd_name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        app = ctx.ensure_object(ScriptInfo).load_app()
+        with app.app_context():
+            ctx.obj = CLIContext(app=_celery_app(), no_color=False, workdir=None)
+            return super().invoke(ctx)
 
 
 def blueprint(name: str = "celery_batcher") -> Blueprint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -129,6 +130,24 @@ def test_an_app_without_configuration_has_a_celery_app_that_can_be_told(
     BatcherExtension(app)
 
     assert app.extensions["celery"].main == "bare"
+
+
+# What operators do
+
+
+def test_flask_batcher_is_celery_batcher_for_the_app(create_app: Factory, orders: Batcher) -> None:
+    app = create_app()
+    enqueue(app, orders, 1)
+    runner = app.test_cli_runner()
+
+    helped = runner.invoke(args=["batcher", "--help"])
+    told = runner.invoke(args=["batcher", "status", "orders", "--json"])
+    unknown = runner.invoke(args=["batcher", "status", "order"])
+
+    assert "pause" in helped.output
+    assert (told.exit_code, json.loads(told.output)["admitted"]) == (0, 1)
+    assert unknown.exit_code == 2
+    assert "orders" in unknown.output + unknown.stderr
 
 
 # What operators read
