@@ -13,7 +13,7 @@ unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .PHONY: help demo flask-ingest test test-unit test-oldest test-pythons check docs docs-serve simulate \
-    mutants fuzz faults stack containers bench clean rabbitmq azurite chromium promtool $(UNITS)
+    mutants fuzz faults stack containers bench clean rabbitmq azurite chromium promtool screenshots $(UNITS)
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ containers: $(VENV)/test/.ready ## build and run the images of docker/ on podman
 bench: $(VENV)/bench/.ready $(VENV)/celery-batches/.ready ## measure against plain Celery and celery-batches
 	@CELERY_BATCHES_PYTHON=$(CURDIR)/$(VENV)/celery-batches/bin/python \
 	    $(VENV)/bench/bin/python benchmarks/run.py
+
+screenshots: $(VENV)/test-unit/.ready chromium ## take the pictures of docs/flower.md from a system under load
+	@cd tests && ../$(VENV)/test-unit/bin/python flower_screenshots.py ../docs/images
 
 clean: ## remove the environments and everything built
 	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis

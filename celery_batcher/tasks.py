@@ -275,10 +275,11 @@ def publish_batches(
 def _publish_batch(app: Celery, watcher: Watcher | None, batch: Released, producer: Any) -> None:
     dimensions = PLAIN if watcher is None else watcher.batcher.dimensions
     cost = spoken((batch.cost, *batch.further), dimensions)
+    noun = "operation" if batch.operations == 1 else "operations"
     options: dict[str, Any] = {
         "task_id": batch.id,
         "producer": producer,
-        "argsrepr": f"({batch.operations} operations, cost {cost}, "
+        "argsrepr": f"({batch.operations} {noun}, cost {cost}, "
         f"oldest {batch.oldest_ms / 1000:.1f} s)",
         "kwargsrepr": "{}",
     }

@@ -17,7 +17,7 @@ from weakref import WeakSet
 
 import psutil
 
-from celery_batcher.embedded import GuardedProcess
+from celery_batcher.embedded import GuardedProcess, free_port
 from connected import close
 from eventually import eventually
 from projects import recording
@@ -249,6 +249,15 @@ class Fleet:
         process = self._start(name, ["beat", "--loglevel=INFO", schedule, pidfile])
         process.await_log("beat: Starting...")
         return process
+
+    def flower(self, *options: str, config: str) -> tuple[CeleryProcess, str]:
+        """Start Flower with a configuration file; return its process and its address."""
+        name, port = f"flower{next(self._numbers)}", free_port()
+        conf = self.directory / f"{name}.py"
+        conf.write_text(config)
+        where = ["--address=127.0.0.1", f"--port={port}", f"--conf={conf}"]
+        process = self._start(name, ["flower", *where, *options])
+        return process, f"http://127.0.0.1:{port}"
 
     def _start(self, name: str, args: Sequence[str]) -> CeleryProcess:
         process = CeleryProcess(name, args, self.directory, self._settings)

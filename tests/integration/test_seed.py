@@ -302,7 +302,7 @@ def test_16_payloads_reach_listeners_only_when_asked_for_and_never_the_broker(
     with Redis.from_url(redis_url) as client:
         (task,) = client.lrange(quiet.batcher.name, 0, -1)
     assert b"s3cret" not in task
-    assert b"1 operations, cost 1" in task
+    assert b"1 operation, cost 1" in task
     for batch in quiet.delivered():
         quiet.run(batch)
     flush_and_run(open_)

@@ -17,7 +17,7 @@ stuck  go on for ever, whatever error is raised
 late   return two seconds after the batch's deadline
 spin   keep the processor busy for 30 ms
 commit decide that the operation is done, and commit
-fail   decide that it has failed
+fail   decide that it has failed, for the reason ``why`` of the payload
 later  decide that it is to be tried again after half a second
 ====== ==========================================================================
 """
@@ -31,6 +31,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ class Recorder:
             batch.done(op)
             batch.commit()
         elif action == "fail":
-            batch.fail(op, "told to fail")
+            batch.fail(op, op.payload.get("why", "told to fail"))
         elif action == "later":
             batch.retry(op, after=0.5)
         else:
@@ -154,6 +155,10 @@ class Recorder:
             os.close(journal)
 
 
+def _without(hidden: str, payload: dict[str, Any]) -> dict[str, Any]:
+    return {key: "***" if key == hidden else value for key, value in payload.items()}
+
+
 def build(settings: dict[str, Any]) -> Project:
     """Make the project that the settings describe."""
     app = Celery("recording", broker=settings["broker"], set_as_current=False)
@@ -161,8 +166,8 @@ def build(settings: dict[str, Any]) -> Project:
         broker_connection_retry_on_startup=True,
         worker_prefetch_multiplier=1,
         worker_send_task_events=False,
-        **settings["conf"],
     )
+    app.conf.update(settings["conf"])
     recorder = Recorder(Path(settings["directory"]))
     batchers: dict[str, Batcher] = {}
     watchers: dict[str, Watcher] = {}
@@ -174,6 +179,8 @@ def build(settings: dict[str, Any]) -> Project:
             else ProvisionedResource(capacity, name=described.get("resource"))
         )
         options = {"start_grace": 0.05, "max_operation_time": 20.0, **described.get("options", {})}
+        if "hidden" in described:
+            options["mask"] = partial(_without, described["hidden"])
         batcher = Batcher(name, app=app, rate_limiter=resource, **options)
         if described.get("note_flusher"):
             batcher.add_listener(recorder.note_flusher(name))

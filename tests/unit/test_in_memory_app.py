@@ -379,7 +379,7 @@ def test_a_task_says_its_size_and_never_its_payload(site: InMemory) -> None:
     ((name, id, headers),) = site.tasks()
 
     assert name == "write"
-    assert headers["argsrepr"] == "(1 operations, cost 3, oldest 0.0 s)"
+    assert headers["argsrepr"] == "(1 operation, cost 3, oldest 0.0 s)"
     assert headers["timelimit"] == [11.0, 9.0]
     assert "secret" not in str(headers)
     assert batcher.store.claim(id, "n", batcher.limits(), 1).state == "claimed"
