@@ -24,7 +24,8 @@ from .operation import new_id
 from .publishers.base import Outgoing
 from .publishers.memory import MemoryPublisher
 from .resources.shared import SharedResource
-from .store.base import Claim, Died, Refused, Released, Settlement
+from .store.backfills import Chunk
+from .store.base import Admission, Claim, Died, Refused, Released, Settlement
 from .store.memory import MemoryServer, MemoryStore
 from .store.options import Limits
 from .tasks import find_batcher
@@ -210,9 +211,16 @@ class _Publisher(MemoryPublisher):
 
 
 class _Store(MemoryStore):
-    """Notes what is claimed, and what becomes of it."""
+    """Notes what back-fills bring, what is claimed, and what becomes of it."""
 
     stand_in: StandIn
+
+    def fill(self, name: str, token: str, ms: int, watcher: str, chunk: Chunk, most: int) -> str:
+        answer = super().fill(name, token, ms, watcher, chunk, most)
+        if answer == "taken":
+            message = Outgoing(Admission(name, watcher, chunk.rows, chunk.cost), chunk.entries)
+            self.stand_in.records.enqueued(self.stand_in.batcher, [message])
+        return answer
 
     def claim(self, id: str, nonce: str, limits: Limits, ms: int) -> Claim:
         claim = super().claim(id, nonce, limits, ms)

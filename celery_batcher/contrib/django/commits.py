@@ -1,0 +1,41 @@
+"""Operations that are enqueued when their transaction is committed."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from ...watcher import Watcher
+
+try:
+    from django.db import transaction
+except ImportError as exc:  # pragma: no cover
+    raise ImportError('Django is not installed: pip install "celery-batcher[django]"') from exc
+
+
+def enqueue_on_commit(
+    watcher: Watcher, payload: Any, *, using: str | None = None, **options: Any
+) -> str:
+    """Enqueue an operation when the transaction is committed; outside of one, at once.
+
+    What is rolled back enqueues nothing. What is wrong with the operation is raised now; that
+    there is no room for it, or that store or broker are away, when the transaction has been
+    committed already: as with Celery's ``delay_on_commit``, the process may also die in between.
+    A payload is read when the transaction is committed: change it no more.
+
+    Args:
+        watcher: whose operation it is.
+        payload: what the handler needs.
+        using: the database alias; by default Django's default database.
+        options: as for `Watcher.operation`: ``cost``, ``key``, ``priority``, ``id``, ...
+
+    Returns:
+        The operation's id.
+
+    Raises:
+        InvalidCostError, TooExpensiveError, PayloadError, ConfigurationError: it could never run.
+    """
+    operation = watcher.operation(payload, **options)
+    watcher.batcher.encoder(watcher).one(operation)  # what cannot be enqueued is refused here
+    transaction.on_commit(partial(watcher.batcher.enqueue, operation), using=using)
+    return operation.id
