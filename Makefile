@@ -12,7 +12,7 @@ unexport PYTHONPATH
 unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help demo flask-ingest test test-unit test-oldest test-pythons check docs docs-serve simulate \
+.PHONY: help demo flask-ingest django-orders test test-unit test-oldest test-pythons check docs docs-serve simulate \
     mutants fuzz faults stack containers bench clean rabbitmq azurite chromium promtool screenshots $(UNITS)
 
 help: ## show this list
@@ -23,6 +23,9 @@ demo: $(VENV)/demo/.ready ## back-fill a rate-limited store three ways and compa
 
 flask-ingest: $(VENV)/flask-ingest/.ready ## watch an ingest under a capacity that you move, in a browser
 	@$(VENV)/flask-ingest/bin/python examples/flask_ingest/run.py
+
+django-orders: $(VENV)/django-orders/.ready ## place orders in a Django shop, and operate its batcher in the admin
+	@$(VENV)/django-orders/bin/python examples/django_orders/run.py
 
 test: ## test the built wheel: every layer, every server that is here
 	@$(MAKE) --no-print-directory --jobs=2 $(VENV)/test/.ready rabbitmq azurite chromium promtool test-pythons
@@ -149,6 +152,7 @@ azurite:
 # What goes into each environment. All but `test` see the checkout; `test` gets the wheel on top.
 $(VENV)/demo/.ready: PACKAGES = -e '.[demo,embedded]'
 $(VENV)/flask-ingest/.ready: PACKAGES = -e '.[flask,embedded]'
+$(VENV)/django-orders/.ready: PACKAGES = -e '.[django,metrics,embedded]'
 $(VENV)/test/.ready: PACKAGES = -e '.[test,embedded]'
 $(VENV)/test-unit/.ready: PACKAGES = -e '.[test,embedded]'
 $(VENV)/test-oldest/.ready: PACKAGES = -e '.[test,embedded]' celery==5.5.0 kombu==5.5.2 redis==5.0.4

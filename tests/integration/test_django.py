@@ -65,7 +65,7 @@ if not settings.configured:
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 
-from celery_batcher.contrib.django import enqueue_on_commit
+from celery_batcher.contrib.django import enqueue_many_on_commit, enqueue_on_commit
 from celery_batcher.contrib.django.apps import celery_app
 from celery_batcher.contrib.django.checks import check_batchers, check_settings
 
@@ -150,9 +150,18 @@ def test_what_is_committed_is_enqueued_once_and_only_then(orders: Batcher) -> No
     assert id in str(orders.explain(id))
 
 
+def test_many_are_enqueued_on_commit_and_counted(orders: Batcher) -> None:
+    with transaction.atomic():
+        enqueue_many_on_commit(orders.watchers["shop.write"], iter(range(7)), cost=2)
+        assert orders.operations_in_buffer() == 0
+
+    assert (orders.operations_in_buffer(), orders.needs_capacity()) == (7, 14)
+
+
 def test_what_is_rolled_back_enqueues_nothing(orders: Batcher) -> None:
     with transaction.atomic():
         enqueue_on_commit(orders.watchers["shop.write"], 1)
+        enqueue_many_on_commit(orders.watchers["shop.write"], [2, 3])
         transaction.set_rollback(True)
 
     assert orders.operations_in_buffer() == 0

@@ -6,6 +6,6 @@ Modules `batches` of installed apps are imported at the start; settings are
 ``CELERY_BATCHER_<OPTION>``. It has no tables. See docs/django.md.
 """
 
-from .commits import enqueue_on_commit
+from .commits import enqueue_many_on_commit, enqueue_on_commit
 
-__all__ = ["enqueue_on_commit"]
+__all__ = ["enqueue_many_on_commit", "enqueue_on_commit"]

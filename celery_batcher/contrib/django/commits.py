@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -39,3 +40,23 @@ def enqueue_on_commit(
     watcher.batcher.encoder(watcher).one(operation)  # what cannot be enqueued is refused here
     transaction.on_commit(partial(watcher.batcher.enqueue, operation), using=using)
     return operation.id
+
+
+def enqueue_many_on_commit(
+    watcher: Watcher, payloads: Iterable[Any], *, using: str | None = None, **options: Any
+) -> None:
+    """Enqueue operations in bulk when the transaction is committed; outside of one, at once.
+
+    The payloads are collected now and enqueued then, in pipelines; what is wrong with one of them
+    is raised then.
+
+    Args:
+        watcher: whose operations they are.
+        payloads: any iterable; all of it is kept until the commit.
+        using: the database alias; by default Django's default database.
+        options: as for `Watcher.enqueue_many`.
+
+    Raises:
+        After the commit, what `Watcher.enqueue_many` raises.
+    """
+    transaction.on_commit(partial(watcher.enqueue_many, list(payloads), **options), using=using)
