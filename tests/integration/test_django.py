@@ -373,3 +373,14 @@ def test_the_metrics_view_has_the_batchers(site: InMemory, orders: Batcher) -> N
     assert answer.status_code == 200
     assert 'celery_batcher_capacity{batcher="orders"' in answer.content.decode()
     assert Client().post("/metrics").status_code == 405
+
+
+def test_the_command_line_is_a_command_of_djangos(
+    orders: Batcher, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call_command("batcher", "list", "--json")
+    assert '"orders"' in capsys.readouterr().out
+
+    with pytest.raises(SystemExit, match="2"):
+        call_command("batcher", "pause", "order")
+    assert "did you mean 'orders'" in capsys.readouterr().err.lower()
