@@ -101,22 +101,22 @@ class BatcherCollector(Collector):
     def _read(self) -> dict[str, Reading | None]:
         deadline = time.monotonic() + TIMEOUT
         found = self._batchers()
-        for batcher in found:
-            reader = self._readers.get(batcher.name)
+        for name, (app, batcher) in found.items():
+            reader = self._readers.get(name)
             if reader is None or reader.batcher is not batcher:
-                self._readers[batcher.name] = reader = _Reader(batcher)
-            reader.begin()
-        return {one.name: self._readers[one.name].end(deadline) for one in found}
+                self._readers[name] = reader = _Reader(batcher)
+            reader.begin(app)
+        return {name: self._readers[name].end(deadline) for name in found}
 
-    def _batchers(self) -> list[Batcher]:
-        by_name: dict[str, Batcher] = {}
+    def _batchers(self) -> dict[str, tuple[Celery, Batcher]]:
+        by_name: dict[str, tuple[Celery, Batcher]] = {}
         for app in list(self._apps):
             if app not in self._loaded:  # whoever scrapes has perhaps not imported the tasks
                 self._loaded.add(app)
                 _import_tasks(app)
             for batcher in batchers(app):
-                by_name.setdefault(batcher.name, batcher)
-        return [by_name[name] for name in sorted(by_name)]
+                by_name.setdefault(batcher.name, (app, batcher))
+        return dict(sorted(by_name.items()))
 
 
 def _import_tasks(app: Celery) -> None:
@@ -135,16 +135,20 @@ class _Reader:
         self._found: Reading | Exception | None = None
         self._away = False
 
-    def begin(self) -> None:
+    def begin(self, app: Celery) -> None:
         """Start to read, unless an earlier read still waits for the store."""
         if self._thread is None or not self._thread.is_alive():
             self._found = None
             self._thread = threading.Thread(
-                target=self._run, name=f"celery_batcher:metrics:{self.batcher.name}", daemon=True
+                target=self._run,
+                args=(app,),
+                name=f"celery_batcher:metrics:{self.batcher.name}",
+                daemon=True,
             )
             self._thread.start()
 
-    def _run(self) -> None:
+    def _run(self, app: Celery) -> None:
+        app.set_current()  # of this thread: a batcher without an app of its own is of the current
         try:
             self._found = Reading(self.batcher.status(), self.batcher.meters())
         except Exception as exc:  # noqa: BLE001 - whatever it is, the scrape goes on without

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import Celery, _state
 from prometheus_client import CollectorRegistry, generate_latest
 
-from celery_batcher import Batch, ProvisionedResource
+from celery_batcher import Batch, Batcher, ProvisionedResource, tasks
 from celery_batcher.contrib import prometheus
 from celery_batcher.contrib.families import FAMILIES, PREFIX, RESULTS
 from celery_batcher.contrib.prometheus import BatcherCollector, exposition, install
@@ -129,6 +129,23 @@ def test_labels_are_escaped(site: InMemory) -> None:
     state.watcher(hostile)  # no watcher of ours has such a name, but a store may
 
     assert scrape(site.app)("operations_waiting", watcher=hostile) == 0
+
+
+def test_a_batcher_without_an_app_is_that_of_the_app_that_is_scraped(
+    worked: InMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state: Any = _state
+    monkeypatch.setattr(tasks, "_of_any_app", {})
+    monkeypatch.setattr(state, "_on_app_finalizers", set(state._on_app_finalizers))
+    other, batcher = InMemory(), Batcher("anyone")
+    monkeypatch.setattr(state._tls, "current_app", worked.app)
+    batcher.pause(None)
+
+    monkeypatch.setattr(state._tls, "current_app", None)
+
+    assert scrape(worked.app)("paused", batcher="anyone") == 1
+    assert scrape(other.app)("paused", batcher="anyone") == 0
+    other.close()
 
 
 # Stores that are away
