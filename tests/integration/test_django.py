@@ -17,6 +17,7 @@ from django.test.utils import setup_test_environment, teardown_test_environment
 
 from celery_batcher import (
     Batcher,
+    BatcherStoppedError,
     PayloadError,
     ProvisionedResource,
     TooExpensiveError,
@@ -182,6 +183,28 @@ def test_what_could_never_run_is_refused_before_the_commit(
 ) -> None:
     with pytest.raises(error), transaction.atomic():
         enqueue_on_commit(orders.watchers["shop.write"], payload, **options)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_robust_one_keeps_no_other_from_what_waits_for_the_commit(
+    orders: Batcher, caplog: pytest.LogCaptureFixture, many: bool
+) -> None:
+    write, done = orders.watchers["shop.write"], []
+    orders.stop()
+
+    def place(**options: Any) -> None:
+        with transaction.atomic():
+            if many:
+                enqueue_many_on_commit(write, [1, 2], **options)
+            else:
+                enqueue_on_commit(write, 1, **options)
+            transaction.on_commit(lambda: done.append("mail"))
+
+    place(robust=True)
+    assert done == ["mail"]
+    assert "stopped" in caplog.text
+    with pytest.raises(BatcherStoppedError):
+        place()
 
 
 # Settings and checks

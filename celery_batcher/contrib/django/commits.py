@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 from ...watcher import Watcher
@@ -15,7 +14,12 @@ except ImportError as exc:  # pragma: no cover
 
 
 def enqueue_on_commit(
-    watcher: Watcher, payload: Any, *, using: str | None = None, **options: Any
+    watcher: Watcher,
+    payload: Any,
+    *,
+    using: str | None = None,
+    robust: bool = False,
+    **options: Any,
 ) -> str:
     """Enqueue an operation when the transaction is committed; outside of one, at once.
 
@@ -28,6 +32,8 @@ def enqueue_on_commit(
         watcher: whose operation it is.
         payload: what the handler needs.
         using: the database alias; by default Django's default database.
+        robust: log what goes wrong after the commit instead of raising it, so that whatever else
+            waits for the commit is done all the same; the operation is lost then.
         options: as for `Watcher.operation`: ``cost``, ``key``, ``priority``, ``id``, ...
 
     Returns:
@@ -38,12 +44,21 @@ def enqueue_on_commit(
     """
     operation = watcher.operation(payload, **options)
     watcher.batcher.encoder(watcher).one(operation)  # what cannot be enqueued is refused here
-    transaction.on_commit(partial(watcher.batcher.enqueue, operation), using=using)
+
+    def enqueue() -> None:  # no partial: Django logs the __qualname__ of what failed
+        watcher.batcher.enqueue(operation)
+
+    transaction.on_commit(enqueue, using=using, robust=robust)
     return operation.id
 
 
 def enqueue_many_on_commit(
-    watcher: Watcher, payloads: Iterable[Any], *, using: str | None = None, **options: Any
+    watcher: Watcher,
+    payloads: Iterable[Any],
+    *,
+    using: str | None = None,
+    robust: bool = False,
+    **options: Any,
 ) -> None:
     """Enqueue operations in bulk when the transaction is committed; outside of one, at once.
 
@@ -54,9 +69,15 @@ def enqueue_many_on_commit(
         watcher: whose operations they are.
         payloads: any iterable; all of it is kept until the commit.
         using: the database alias; by default Django's default database.
+        robust: as for `enqueue_on_commit`.
         options: as for `Watcher.enqueue_many`.
 
     Raises:
         After the commit, what `Watcher.enqueue_many` raises.
     """
-    transaction.on_commit(partial(watcher.enqueue_many, list(payloads), **options), using=using)
+    collected = list(payloads)
+
+    def enqueue() -> None:
+        watcher.enqueue_many(collected, **options)
+
+    transaction.on_commit(enqueue, using=using, robust=robust)
