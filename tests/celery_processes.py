@@ -241,12 +241,12 @@ class Fleet:
             process.await_log(" ready.")
         return process
 
-    def beat(self) -> CeleryProcess:
-        """Start a scheduler."""
+    def beat(self, *more: str) -> CeleryProcess:
+        """Start a scheduler, with further arguments."""
         name = f"beat{next(self._numbers)}"
         schedule = f"--schedule={self.directory / name}.schedule"
         pidfile = f"--pidfile={self.directory / name}.pid"
-        process = self._start(name, ["beat", "--loglevel=INFO", schedule, pidfile])
+        process = self._start(name, ["beat", "--loglevel=INFO", schedule, pidfile, *more])
         process.await_log("beat: Starting...")
         return process
 
