@@ -48,6 +48,13 @@ def test_every_page_is_in_the_navigation_and_every_entry_of_it_a_page() -> None:
     assert len(listed) == len(set(listed))
 
 
+def test_every_file_that_the_readme_names_is_there() -> None:
+    named = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / "README.md").read_text())
+
+    assert len(named) > 20
+    assert not [name for name in named if not (ROOT / name).exists()]
+
+
 def told(value: object) -> str:
     """A default, as the tables write it."""
     if isinstance(value, tuple):
