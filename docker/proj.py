@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery
-from celery.signals import before_task_publish, heartbeat_sent
+from celery.signals import after_task_publish, heartbeat_sent
 
 from celery_batcher import Batch, Batcher, ProvisionedResource
 
@@ -39,4 +39,4 @@ def alive(**_: Any) -> None:
 
 
 heartbeat_sent.connect(alive)  # a worker
-before_task_publish.connect(alive)  # beat, every second
+after_task_publish.connect(alive)  # beat, every second

@@ -8,7 +8,7 @@ place=${STAND_INS:-$PWD/.venv/stand-ins}
 python=${PYTHON:-.venv/test/bin/python}
 base=localhost/celery-batcher-base:bookworm
 
-mkdir -p "$place/conf"
+mkdir -p "$place/conf" "$place/networks"
 cat >"$place/conf/containers.conf" <<END
 [containers]
 default_ulimits = ["nofile=$(ulimit -Hn):$(ulimit -Hn)", "nproc=20000:20000"]
@@ -17,6 +17,8 @@ log_driver = "k8s-file"
 runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
+[network]
+network_config_dir = "$place/networks"
 END
 cat >"$place/conf/storage.conf" <<END
 [storage]
@@ -51,6 +53,7 @@ import tomllib
 project = tomllib.load(open("pyproject.toml", "rb"))
 extras = project["project"]["optional-dependencies"]
 lines = project["build-system"]["requires"] + project["project"]["dependencies"]
+lines.append("async-timeout")  # redis-py wants it on the Python of the base
 print("\n".join(lines + [one for name in ("flower", "metrics") for one in extras[name]]))
 END
     "$python" -m pip download --quiet --disable-pip-version-check --only-binary :all: \
