@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -30,26 +32,26 @@ BATCHERS = {
     },
     "mail": {"watchers": {"mail.send": {"max_attempts": 2, "retry_backoff": True}}},
 }
-SECONDS = 150
+SECONDS = 60
 SIZES = {"wide": (1280, 860), "narrow": (390, 844)}
 
 
 def load(fleet: Fleet, second: int, chance: random.Random) -> None:
     """What comes in within a second."""
     watchers = fleet.project.watchers
-    wave = 1 + math.sin(second / 9)
-    burst = 5 if second % 60 in range(38, 44) else 1
+    wave = 1.5 + math.sin(second / 9)
+    burst = 5 if second % 30 in range(12, 20) else 1
     watchers["orders.write"].enqueue_many(
-        [{"order": n, "do": ["spin"]} for n in range(int(20 * wave * burst))],
+        [{"order": n} for n in range(int(8 * wave * burst))],
         cost=lambda _: chance.randint(2, 14),
     )
-    watchers["orders.history"].enqueue_many([{"order": n} for n in range(int(12 * wave))], cost=4)
+    watchers["orders.history"].enqueue_many([{"order": n} for n in range(int(5 * wave))], cost=4)
     watchers["llm.embed"].enqueue_many(
-        [{"text": n} for n in range(int(12 * wave))],
+        [{"text": n} for n in range(int(6 * wave))],
         cost=lambda _: {"requests": 1, "tokens": chance.randint(100, 700)},
     )
-    for n in range(int(4 * wave)):
-        bounced = second in (20, 70, 110) and n == 0
+    for n in range(int(2 * wave)):
+        bounced = second in (20, 35, 50) and n == 0
         watchers["mail.send"].enqueue(
             {
                 "to": f"user{second}@example.com",
@@ -59,6 +61,15 @@ def load(fleet: Fleet, second: int, chance: random.Random) -> None:
             },
             key=f"tenant-{chance.randint(1, 9)}",
         )
+
+
+def produce(fleet: Fleet, ended: threading.Event) -> None:
+    """Enqueue, second by second, until it is ended."""
+    chance, begun = random.Random(7), time.monotonic()
+    for second in itertools.count():
+        load(fleet, second, chance)
+        if ended.wait(max(0.0, begun + second + 1 - time.monotonic())):
+            return
 
 
 def take(browser: Browser, url: str, path: str, picture: Path, size: str, scheme: str) -> None:
@@ -72,10 +83,12 @@ def take(browser: Browser, url: str, path: str, picture: Path, size: str, scheme
     page = context.new_page()
     page.goto(url + path)
     page.get_by_text("Live", exact=True).wait_for()
-    page.wait_for_timeout(4000)
+    page.wait_for_timeout(3500)
     if path.endswith("mail"):
         page.locator("details.letter summary").first.click()
-    page.screenshot(path=picture, full_page=path.endswith("mail"))
+        page.locator("#dead-letters").screenshot(path=picture)
+    else:
+        page.screenshot(path=picture)
     context.close()
 
 
@@ -93,7 +106,9 @@ def main(directory: Path) -> None:
         fleet.worker(beat=True)
         process, url = fleet.flower("--basic-auth=ops:secret", config=CONFIG)
         process.await_log("Visit me at")
-        chance, begun = random.Random(7), time.monotonic()
+        ended = threading.Event()
+        producer = threading.Thread(target=produce, args=[fleet, ended])
+        producer.start()
         browser = playwright.chromium.launch(executable_path=program, args=CHROMIUM_FLAGS)
         pictures = [
             (path, f"flower-{name}-{size}-{scheme}.png", size, scheme)
@@ -101,14 +116,12 @@ def main(directory: Path) -> None:
             for size in SIZES
             for scheme in ("light", "dark")
         ]
-        pictures.append(("/batcher/mail", "flower-dead-letters-wide-light.png", "wide", "light"))
-        for second in range(SECONDS + 10 * len(pictures)):
-            load(fleet, second, chance)
-            at, late = divmod(second - SECONDS, 10)
-            if late == 0 and at >= 0:
-                path, name, size, scheme = pictures[at]
-                take(browser, url, path, directory / name, size, scheme)
-            record_for(max(0.0, begun + second + 1 - time.monotonic()))
+        pictures.append(("/batcher/mail", "flower-dead-letters.png", "wide", "light"))
+        record_for(SECONDS)
+        for path, name, size, scheme in pictures:
+            take(browser, url, path, directory / name, size, scheme)
+        ended.set()
+        producer.join()
         browser.close()
 
 

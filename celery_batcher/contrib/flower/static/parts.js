@@ -75,7 +75,7 @@ export function watcherRow(one, meters, why, tasks) {
   const settled = meters?.settled ?? {};
   return element("tr", {},
     element("td", {}, element("a", { href: `${tasks}?name=${encodeURIComponent(one.name)}`, title: one.name }, one.name),
-      one.on_probe ? element("span", { className: "badge text-bg-warning ms-2", title: "After a 429 one batch at a time is tried" }, "on probe") : null),
+      one.on_probe ? element("span", { className: "badge text-bg-warning ms-2", title: "No worker claimed its batches: one operation at a time is tried" }, "on probe") : null),
     figure(number(one.waiting)),
     figure(number(one.waiting_cost)),
     figure(number(one.delayed)),
