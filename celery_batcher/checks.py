@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import QueueNotFound
 from kombu.exceptions import KombuError
+from kombu.utils.url import maybe_sanitize_url
 
 from .clock import Clock
 from .config import SETTINGS
@@ -266,7 +267,11 @@ def worker_problems(batcher: Batcher, timeout: float) -> Iterator[Problem]:
         answers = inspect.active_queues() or {}
         pools = inspect.stats() or {} if answers else {}
     except away as exc:
-        raise BrokerUnavailableError(f"workers cannot be asked: {exc}") from exc
+        url = maybe_sanitize_url(broker_url(app))
+        raise BrokerUnavailableError(
+            f"the broker at {url} does not answer, and no worker can be asked ({exc}): "
+            "is the server up?"
+        ) from exc
     consumed = {queue["name"] for queues in answers.values() for queue in queues or ()}
     yield from queue_problems(batcher, consumed)
     yield from pool_problems(pools)

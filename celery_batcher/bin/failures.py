@@ -29,6 +29,7 @@ def failure_of(exc: Exception, app: Any) -> Failure | None:
     from kombu.exceptions import OperationalError
 
     from ..errors import (
+        BackfillRunningError,
         BatcherError,
         BrokerUnavailableError,
         LeaseStoreUnavailableError,
@@ -40,6 +41,8 @@ def failure_of(exc: Exception, app: Any) -> Failure | None:
         return Failure(_one_line(exc), AWAY)
     if isinstance(exc, OperationalError):
         return Failure(broker_away(app, exc), AWAY)
+    if isinstance(exc, BackfillRunningError):
+        return Failure(_one_line(exc), PROBLEM)
     if isinstance(exc, BatcherError):
         return Failure(_one_line(exc), USAGE)
     return None

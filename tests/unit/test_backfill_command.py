@@ -61,8 +61,8 @@ def test_it_shows_all_pauses_resumes_and_resets(site: InMemory, batcher: Batcher
 
     assert "one: 40% 10 of 25 rows run by " in said(site.app, "backfill")
     assert "two: 0 rows new" in said(site.app, "backfill")
-    assert "is run by" in failed(site.app, "backfill", "one")
-    assert "is run by" in failed(site.app, "backfill", "one", "--reset")
+    assert "is run by" in failed(site.app, "backfill", "one", code=1)
+    assert "is run by" in failed(site.app, "backfill", "one", "--reset", code=1)
     assert [one["phase"] for one in answered(site.app, "backfill")] == ["running", "new"]
     steps.close()
     assert said(site.app, "backfill", "one", "--status") == "one: 40% 10 of 25 rows interrupted"
