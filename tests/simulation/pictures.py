@@ -177,6 +177,7 @@ class _RedisReader:
             "hash": pipeline.hgetall,
             "list": lambda key: pipeline.lrange(key, 0, -1),
             "set": pipeline.smembers,
+            "string": pipeline.get,
             "zset": lambda key: pipeline.zrange(key, 0, -1, withscores=True),
         }
         for name in names:
@@ -272,10 +273,24 @@ _META = [
 _WATCHER = ["n", "cost", "n0", "n1", "n2", "ns", "delayed", "on", "oc", "cn", "admitted"]
 _KINDS = {
     **dict.fromkeys(
-        ("meta", "admitted", "w", "t", "batch", "walk", "sums", "drift", "costs"), "hash"
+        (
+            "meta",
+            "admitted",
+            "w",
+            "t",
+            "batch",
+            "walk",
+            "sums",
+            "drift",
+            "costs",
+            "flushes",
+            "backfill",
+        ),
+        "hash",
     ),
-    **dict.fromkeys(("aside", "q", "blocks", "left"), "list"),
-    **dict.fromkeys(("lanes", "ids", "watchers"), "set"),
+    **dict.fromkeys(("aside", "q", "blocks", "left", "recent"), "list"),
+    "meters": "string",
+    **dict.fromkeys(("lanes", "ids", "watchers", "backfills"), "set"),
 }
 
 
