@@ -143,8 +143,8 @@ MUTANTS = [
     Mutant(
         "a watcher whose batch has ended is not put into the ring",
         MEMORY_PUTBACK,
-        "    let_key_go(act, batch)\n    reindex(state, batch.watcher)\n",
-        "    let_key_go(act, batch)\n",
+        "    end_batch(act, batch, ended)\n    reindex(state, batch.watcher)\n",
+        "    end_batch(act, batch, ended)\n",
     ),
     Mutant(
         "a try is not counted",
@@ -192,10 +192,10 @@ MUTANTS = [
         "nobody is told of a batch that was given back",
         MEMORY_LEDGER,
         """    settlement = Settlement(_failed(act, batch), reason) if attempt else Settlement("g")
-    return _take_back(act, batch, settlement)
+    return _take_back(act, batch, "abandoned", settlement)
 """,
         """    settlement = Settlement(_failed(act, batch), reason) if attempt else Settlement("g")
-    _take_back(act, batch, settlement)
+    _take_back(act, batch, "abandoned", settlement)
     return None
 """,
     ),
@@ -263,8 +263,8 @@ MUTANTS = [
     Mutant(
         "a watcher whose batch has ended is not put into the ring (Lua)",
         PUTBACK,
-        "  call('DEL', batch_key(id), blocks_key(id))\n  reindex(b.watcher)\n",
-        "  call('DEL', batch_key(id), blocks_key(id))\n",
+        "  meters.end_batch(id, b, ended, tally)\n  reindex(b.watcher)\n",
+        "  meters.end_batch(id, b, ended, tally)\n",
     ),
     Mutant(
         "a try is not counted (Lua)",
