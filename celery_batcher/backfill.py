@@ -102,7 +102,8 @@ class Backfill:
         self.lease_time: float = options["lease_time"]
         self.slice: float = options["slice"]
         self.queue: str | None = options["queue"]
-        self.task_name = name_of(rows, lambda: self.batcher.app)
+        module, _, _ = name_of(rows, lambda: self.batcher.app).rpartition(".")
+        self.task_name = f"{module}.{self.batcher.name}.{name}"
         self.__doc__ = rows.__doc__
         self.__name__ = getattr(rows, "__name__", name)
         self.__module__ = rows.__module__

@@ -153,13 +153,14 @@ def _fields(progress: BackfillProgress) -> dict[str, Any]:
     """What stands beside the bar."""
     part = progress.fraction
     of = f" of {progress.total:,}" if progress.total and progress.phase != "complete" else ""
-    rate = f"{progress.rate:,.0f} rows/s" if progress.rate else ""
-    if progress.eta is not None:
+    waits = progress.waits_for
+    rate = f"{progress.rate:,.0f} rows/s" if progress.rate and not waits else ""
+    if progress.eta is not None and not waits:
         rate += f", {left(progress.eta)} left"
     why = progress.phase if progress.phase != "running" else ""
     return {
         "part": "" if part is None else f"{part:.0%}",
         "rows": f"{progress.rows:,}{of}",
         "rate": rate,
-        "why": _WAITS.get(progress.waits_for, why),
+        "why": _WAITS.get(waits, why),
     }

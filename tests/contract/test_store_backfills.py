@@ -110,6 +110,7 @@ def test_the_next_goes_on_where_it_was(bench: Bench) -> None:
     fill(bench, chunk(1, "a", "b"))
     assert bench.store.leave_backfill("b", "t", error="OSError: away")
     assert (state(bench).runs, state(bench).error) == (False, "OSError: away")
+    assert not take(bench, keep=True), "it was given back"
     bench.clock.advance(5)
     assert take(bench, "next")
 

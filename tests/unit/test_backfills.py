@@ -502,7 +502,7 @@ def slices(app: InMemory, backfill: Backfill, **kwargs: Any) -> list[dict[str, A
     """Run its task, and those that it sends, until none is left; what each returned."""
     results = [backfill.task.apply(kwargs=kwargs).result]
     while sent := [one for one in app.tasks() if one[0] == backfill.task_name]:
-        assert len(sent) == 1
+        assert [one[2]["kwargsrepr"] for one in sent] == ["{'again': False}"]
         results.append(backfill.task.apply(kwargs={"again": False}).result)
     return results
 
@@ -520,6 +520,13 @@ def test_its_task_goes_on_in_slices_until_it_is_complete(app: InMemory, write: W
     assert [one["phase"] for one in results] == ["interrupted"] * 3 + ["complete"]
     assert slices(app, backfill, again=False)[0] == {"phase": "complete", "run": 1, "rows": 60}
     assert slices(app, backfill)[-1] == {"phase": "complete", "run": 2, "rows": 60}
+
+
+def test_functions_of_one_name_have_tasks_of_their_own(app: InMemory, write: Watcher) -> None:
+    one, two = write.backfill("one")(numbered(5)), write.backfill("two")(numbered(7))
+
+    assert (one.task_name, two.task_name) == (f"{__name__}.b.one", f"{__name__}.b.two")
+    assert [slices(app, each)[-1]["rows"] for each in (one, two)] == [5, 7]
 
 
 def test_a_tick_while_it_runs_does_nothing(app: InMemory, write: Watcher) -> None:
@@ -544,6 +551,21 @@ def test_what_goes_on_after_a_killed_slice_waits_for_its_lease(
 
     ((_, _, headers),) = app.tasks()
     assert headers["eta"] is not None
+
+
+def test_a_tick_that_the_broker_gives_again_goes_on_where_its_worker_was_lost(
+    app: InMemory, write: Watcher
+) -> None:
+    backfill = write.backfill("all", chunk=10)(numbered(25))
+    steps = backfill.steps()
+    next(steps)
+
+    backfill.task.push_request(delivery_info={"redelivered": True})
+    backfill.task.run()
+    backfill.task.pop_request()
+
+    ((name, _, headers),) = app.tasks()
+    assert (name, headers["eta"] is not None) == (backfill.task_name, True)
 
 
 def test_its_task_does_not_wait_while_it_is_paused_but_looks_again(
