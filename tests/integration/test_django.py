@@ -10,6 +10,7 @@ import django
 import pytest
 from celery import Celery, _state
 from django.conf import settings
+from django.core.checks import run_checks
 from django.core.management import call_command
 from django.db import transaction
 from django.test import Client, override_settings
@@ -247,6 +248,16 @@ def test_a_deployment_is_checked_with_what_a_batcher_finds(orders: Batcher) -> N
     found = {one.id for one in check_batchers(None)}
 
     assert "celery_batcher.W008" in found  # no worker consumes the control queue
+
+
+def test_only_the_checks_of_a_deployment_ask_servers(orders: Batcher) -> None:
+    asked = {one.id for one in run_checks(tags=["celery_batcher"], include_deployment_checks=True)}
+
+    assert "celery_batcher.W008" in asked
+    assert run_checks(tags=["celery_batcher"]) == []
+    with override_settings(CELERY_BATCHER_BUFER_SIZE=7):
+        (found,) = run_checks(tags=["celery_batcher"])
+    assert found.id == "celery_batcher.E101"
 
 
 def test_an_unreachable_store_is_a_warning_of_the_deployment() -> None:
