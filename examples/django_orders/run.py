@@ -40,6 +40,7 @@ def main() -> None:
         print(f"Log in as {LOGIN} with the password {LOGIN}. The worker's log: {log}", flush=True)
         with suppress(KeyboardInterrupt, SystemExit):
             server.serve_forever()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # another Ctrl-C would leave the worker behind
         print("\nEnding the worker and the server", flush=True)
 
 
