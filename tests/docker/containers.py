@@ -79,9 +79,9 @@ def test_the_image_is_no_roots_and_has_what_it_needs(podman: Podman) -> None:
     inside = ("run", "--rm", "--network=none", *GUARDED, "--entrypoint=sh", IMAGE, "-c")
 
     assert podman(*inside, "id -u") == "10001"
-    assert {"produce.py", "proj.py"} <= set(podman(*inside, "ls").split())
+    assert {"flowerconfig.py", "produce.py", "proj.py"} <= set(podman(*inside, "ls").split())
     assert podman(*inside, "ls /src 2>/dev/null || true") == ""
-    podman(*inside, "python -c 'import celery_batcher, prometheus_client'")
+    podman(*inside, "python -c 'import celery_batcher, flower, prometheus_client'")
     assert "store" in podman(*inside, "BROKER_URL=memory:// celery -A proj batcher list")
 
 

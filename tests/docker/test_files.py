@@ -6,11 +6,13 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 import yaml
@@ -150,3 +152,29 @@ def test_the_apps_processes_settle_what_is_produced_and_turn_healthy(
         said = shlex.join(["sh", "-c", health_check().replace("/tmp/", f"{tmp_path / name}/")])
         eventually(lambda said=said: subprocess.run(shlex.split(said), check=False).returncode == 0)
         assert process.running, (tmp_path / name / "log").read_text()
+
+
+def test_flower_has_the_page_and_the_metrics_that_prometheus_scrapes(
+    redis_url: str, tmp_path: Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [one.replace("5555", str(port)) for one in services("redis")["flower"]["command"]]
+    flower = GuardedProcess(
+        [sys.executable, "-m", "celery", "-A", "proj", *command],
+        directory=DOCKER,
+        log=tmp_path / "log",
+        env={**os.environ, "BROKER_URL": redis_url},
+    )
+
+    def page(path: str) -> str:
+        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return str(answer.read().decode())
+
+    try:
+        assert eventually(lambda: page("/healthcheck"), retry=(OSError,), timeout=30)
+        assert "/batchers/static/overview.js" in page("/batchers")
+        assert 'celery_batcher_up{batcher="store"}' in page("/metrics")
+    finally:
+        flower.kill()
