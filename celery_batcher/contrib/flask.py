@@ -86,7 +86,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         from ..bin.batcher import batcher
 
-        return batcher.get_command(ctx, cmd_name)
+        found: click.Command | None = batcher.get_command(ctx, cmd_name)
+        return found
 
     def invoke(self, ctx: click.Context) -> Any:
         app = ctx.ensure_object(ScriptInfo).load_app()
