@@ -15,7 +15,7 @@ from celery_batcher.bin.batcher import batcher as group
 def run(app: Celery, *args: str, code: int = 0, answer: str | None = None) -> Result:
     """Run a command; its exit code must be this one, and there is no terminal."""
     context = CLIContext(app=app, no_color=True, workdir=None)
-    result = CliRunner().invoke(group, args, obj=context, input=answer)
+    result = CliRunner(env={"COLUMNS": None}).invoke(group, args, obj=context, input=answer)
     assert result.exit_code == code, (result.exit_code, result.output, result.exception)
     return result
 

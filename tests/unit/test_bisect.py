@@ -12,6 +12,8 @@ from celery.exceptions import SoftTimeLimitExceeded
 from celery_batcher import Batch, Batcher
 from in_memory import InMemory
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def memory() -> Iterator[InMemory]:

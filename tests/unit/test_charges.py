@@ -32,6 +32,8 @@ from celery_batcher.store.options import Limit, Limits, ResourceOptions, Watcher
 from fleet import Fleet
 from in_memory import InMemory
 
+pytestmark = pytest.mark.long
+
 SECOND, MS = 1_000_000, 1000
 VECTOR = ("requests", "tokens")
 

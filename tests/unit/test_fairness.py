@@ -15,6 +15,8 @@ from celery_batcher.fairness import FairRing, water_fill, weigh
 from celery_batcher.store.base import Released
 from celery_batcher.store.options import WatcherOptions
 
+pytestmark = pytest.mark.long
+
 few = settings(max_examples=10)
 
 

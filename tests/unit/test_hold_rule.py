@@ -10,6 +10,8 @@ from builders import START_MS
 from celery_batcher.store.options import Limits, WatcherOptions
 from fleet import Fleet, Member
 
+pytestmark = pytest.mark.long
+
 SECOND = 1_000_000
 MS = 1000
 

@@ -18,6 +18,8 @@ from celery_batcher.leases.memory import Board
 from celery_batcher.store import memory
 from in_memory import InMemory
 
+pytestmark = pytest.mark.long
+
 FIGURES = {"factor": 10, "max_interval": 0.1, "window": 0.99}
 
 

@@ -12,6 +12,8 @@ from builders import BACKFILL, NORMAL, START_MS
 from celery_batcher.store.options import Limit, Limits, ResourceOptions, WatcherOptions
 from fleet import Fleet, Member
 
+pytestmark = pytest.mark.long
+
 SECOND = 1_000_000
 MS = 1000
 LAG = (0, 10 * MS)
