@@ -182,8 +182,10 @@ def test_outside_of_a_transaction_it_is_enqueued_at_once(orders: Batcher) -> Non
 def test_what_could_never_run_is_refused_before_the_commit(
     orders: Batcher, payload: Any, options: dict[str, Any], error: type[Exception]
 ) -> None:
-    with pytest.raises(error), transaction.atomic():
+    with transaction.atomic(), pytest.raises(error):  # inside: not by the commit
         enqueue_on_commit(orders.watchers["shop.write"], payload, **options)
+
+    assert orders.operations_in_buffer() == 0
 
 
 @pytest.mark.parametrize("many", [False, True])
